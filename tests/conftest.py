@@ -16,13 +16,14 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from fedmpi.cli import main
+from warm_ranks import READ_LATE, WarmRanks
 
 torch.set_num_threads(1)
 pytest_plugins = ["skipped"]
 SCRIPT = pathlib.Path(__file__).with_name("commands_script.py")
-LONGEST = ("same_bits", "slurm", "experiment", "page", "stop", "killing", "benches", "reading", "catalog", "failure",
-           "transport", "launcher", "silence", "readme", "shapley", "floors", "store", "report", "sweep", "disk",
-           "doctor")
+LONGEST = ("experiment", "slurm", "same_bits", "catalog", "surroundings", "stop", "killing", "page", "failure",
+           "extend", "benches", "plugins", "sweep", "reading", "disk", "launcher", "store", "readme", "silence",
+           "floors", "hdf5", "report", "transport", "shapley", "doctor")
 LAUNCHERS = ("PMI_", "PMIX_", "OMPI_", "HYDRA_", "MPI_LOCAL", "SLURM_")
 
 
@@ -83,7 +84,24 @@ def command():
 
 
 @pytest.fixture(scope="session")
-def fedmpi(command):
+def warm():
+    """``warm(argv, env) -> argv`` of ranks forked from one process that has imported torch: see ``warm_ranks``. Where
+    ``env`` may change how libraries are imported, or without mpirun, ``argv`` stays as it is."""
+    ranks = WarmRanks()
+
+    def instead(argv, env):
+        launched = argv[0] != sys.executable
+        if not launched or not all(name.startswith(READ_LATE) for name in env):
+            return argv
+        at = argv.index(sys.executable)
+        return [*argv[:at], *ranks.argv(argv[at + 1 :], environment())]
+
+    yield instead
+    ranks.close()
+
+
+@pytest.fixture(scope="session")
+def fedmpi(command, warm):
     """``fedmpi(ranks, *arguments, code=0) -> output``: the command, run to its end, which must be ``code``. One rank
     runs in this process, as a notebook would; more, or a changed environment, in processes of their own."""
 
@@ -91,7 +109,7 @@ def fedmpi(command):
         if ranks == 1 and not env:
             status, output = _in_process(arguments)
         else:
-            done = subprocess.run(command(ranks, *arguments), env=environment(**env), timeout=timeout,
+            done = subprocess.run(warm(command(ranks, *arguments), env), env=environment(**env), timeout=timeout,
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             status, output = done.returncode, done.stdout
         assert status == code, f"exit code {status}, expected {code}:\n{output}"
@@ -101,15 +119,15 @@ def fedmpi(command):
 
 
 @pytest.fixture(scope="session")
-def in_turn(command):
+def in_turn(command, warm):
     """``in_turn(ranks, commands, **env) -> output``: commands of fedmpi that succeed one after the other on the same
-    ranks, which import torch once, two seconds of processor time each."""
+    ranks, which are started once."""
 
     def run(ranks, commands, timeout=240, **env):
         launch = command(ranks)
         at = launch.index("-m")
-        argv = [*launch[:at], SCRIPT, json.dumps([[*map(str, each)] for each in commands])]
-        done = subprocess.run(argv, env=environment(**env), timeout=timeout, stdout=subprocess.PIPE,
+        argv = [*launch[:at], str(SCRIPT), json.dumps([[*map(str, each)] for each in commands])]
+        done = subprocess.run(warm(argv, env), env=environment(**env), timeout=timeout, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True)
         assert done.returncode == 0, done.stdout
         return done.stdout

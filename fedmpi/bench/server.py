@@ -63,7 +63,7 @@ def measure(folder, repeats, say):
     torch.set_num_threads(1)
     # As rank 0 does.
     keep_freed_memory()
-    for part in (_merging, _pruning, partial(_writing, folder), _cohorts):
+    for part in (_merging, _pruning, partial(_writing, folder), cohorts):
         part(repeats, say)
     return 0
 
@@ -411,7 +411,7 @@ class Idle:
         return meta, {"numbers": numbers}
 
 
-def _cohorts(repeats, say):
+def cohorts(repeats, say):
     """Print the cost of a client in small and in large cohorts.
 
     A round's seconds are fixed ones and those of each client. The cost of a further client is

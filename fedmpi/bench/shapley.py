@@ -216,7 +216,7 @@ def alone(transport):
     """The same transport; its first worker takes all jobs."""
     one = copy.copy(transport)
     # Jobs go to the workers named here.
-    one.at_work = one.at_work[:1]
+    one.active_ranks = one.active_ranks[:1]
     return one
 
 

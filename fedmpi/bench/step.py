@@ -19,7 +19,8 @@ from fedmpi.bench.ratios import summary
 from fedmpi.bench.reference import device_name, drawn, wait_for
 from fedmpi.compute.graphs import recorder
 from fedmpi.compute.sgd import casting, descend
-from fedmpi.compute.stacked import refusal, stacked
+from fedmpi.compute.stacked import stacked
+from fedmpi.compute.stacked_forward import refusal
 from fedmpi.core.allocator import keep_freed_memory
 from fedmpi.core.layout import bind
 from fedmpi.core.parts import Round, Task

@@ -24,8 +24,9 @@ def check_keys(table, known_keys, where):
 
 
 def way_out(key, known_keys, options):
-    """Advice about an unknown ``key``: its name of today, else the part with such an option, else a similar key of
-    ``known_keys``, else all of them.
+    """Advice about an unknown ``key``: its name of today, else the part with such an option.
+
+    Without such a part it is a similar key of ``known_keys``, else all of them.
 
     ``options`` are the user's keys and values.
     """
@@ -44,8 +45,8 @@ def way_out(key, known_keys, options):
 def of_parts(option, options, kinds, form):
     """``momentum is an option of the strategy: --strategy thesis:momentum=0.9``
 
-    Empty if no part of these ``kinds`` has the option. ``options`` are the user's options and values;
-    ``form`` is how a spec is written, ``--{kind} {spec}`` for instance.
+    Empty if no part of these ``kinds`` has the option. ``options`` are the user's options and
+    values; ``form`` is how a spec is written, ``--{kind} {spec}`` for instance.
     """
     candidates = [_candidate(kind, option, options) for kind in kinds]
     likely = [candidate for candidate in candidates if candidate is not None]

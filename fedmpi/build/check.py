@@ -8,7 +8,7 @@ from fedmpi.build.federation import named
 from fedmpi.build.network import sample
 from fedmpi.build.server import min_samples_seen
 from fedmpi.compute.several import networks_of
-from fedmpi.compute.stacked import refusal
+from fedmpi.compute.stacked_forward import refusal
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Descent
 from fedmpi.core.rng import Purpose, stream

@@ -24,10 +24,10 @@ def of(options):
     specs = [(kind, options[kind]) for kind in PARTS]
     for name in SEVERAL:
         specs += [(name, spec) for spec in options[name]]
-    return [_part(kind, spec) for kind, spec in specs if spec]
+    return [of_part(kind, spec) for kind, spec in specs if spec]
 
 
-def _part(kind, spec):
+def of_part(kind, spec):
     """The record of one part."""
     table = catalog.KINDS[KIND_OF.get(kind, kind)]
     name, _ = split(spec)

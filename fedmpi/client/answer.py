@@ -40,7 +40,9 @@ def empty_accumulator(layout, answers, device):
 
 def size_of(field, K):
     """The number of values of a field, on a support of K."""
-    return K if field.on == "support" else math.prod(field.on)
+    if field.on == "support":
+        return K
+    return math.prod(field.on)
 
 
 def clear(accumulator):
@@ -52,13 +54,16 @@ def clear(accumulator):
 
 def joined(accumulator, answers, K):
     """int64, on the host: the sum of updates (K,), then the sums of the strategy's answers."""
+    update = accumulator.update[:K]
     if not accumulator.totals:
-        return accumulator.update[:K].cpu().numpy()
-    parts = [accumulator.update[:K]]
+        return update.cpu().numpy()
+    parts = [update]
     for name, total in accumulator.totals.items():
-        size = size_of(answers[name], K)
+        field = answers[name]
+        size = size_of(field, K)
         parts.append(total[:size])
-    return torch.cat(parts).cpu().numpy()
+    whole = torch.cat(parts)
+    return whole.cpu().numpy()
 
 
 class Reply(NamedTuple):
@@ -74,9 +79,8 @@ def answer(parts, home, accumulator, wants_single_updates, job, client, trained,
     """``(meta, arrays)``: the answer to ``job`` of a ``client``, a Prepared, that has ``trained``.
 
     The update is added to ``accumulator``, unless None. ``wants_single_updates``: the server wants
-    the update itself, too.
-    ``cause()`` names the cause of a useless update. The work began at ``begin``, by
-    ``time.perf_counter``.
+    the update itself, too. ``cause()`` names the cause of a useless update. The work began at
+    ``begin``, by ``time.perf_counter``.
     """
     task = client.task
     meta = {
@@ -106,12 +110,24 @@ def answer(parts, home, accumulator, wants_single_updates, job, client, trained,
         whole = frame.size(meta, arrays)
         numbers[Stats.BYTES] = whole - unbilled(meta, arrays, parts.weighs, parts.strategy)
         # Add last, so that a failing client leaves the sums untouched.
+        share = job["share"]
         numbers[Stats.SUMMED] = _added(
-            codec, answer_fields, home, accumulator, reply, job["share"], loss, size, values, others)
-    staying = set() if wants_single_updates else set(values)
-    if counted:
-        staying |= {name for name in others if _summed(answer_fields, name)}
-    return meta, {name: array for name, array in arrays.items() if name not in staying}
+            codec, answer_fields, home, accumulator, reply, share, loss, size, values, others)
+        arrays = _without_sums(arrays, answer_fields, others)
+    if not wants_single_updates:
+        arrays = _without(arrays, values)
+    return meta, arrays
+
+
+def _without(arrays, names):
+    """The ``arrays`` but for those with these names."""
+    return {name: array for name, array in arrays.items() if name not in names}
+
+
+def _without_sums(arrays, answer_fields, others):
+    """The ``arrays`` but for those of the strategy's answers that only count as sums."""
+    summed = [path for path in others if _summed(answer_fields, path)]
+    return _without(arrays, summed)
 
 
 def _own_support(home, client, meta, arrays):
@@ -120,11 +136,14 @@ def _own_support(home, client, meta, arrays):
     A mask that differs from the received one goes into the message.
     """
     mask, received = client.task.mask, client.received
-    if mask is received.device_mask or torch.equal(mask, received.device_mask):
+    # The same object is the usual case, and needs no comparison.
+    is_received = mask is received.device_mask
+    if is_received or torch.equal(mask, received.device_mask):
         return received.support
     mask = mask.cpu()
-    bits = mask.numpy()
-    meta["mask"], arrays["mask"] = positions.encode(bits, client.last_mask)
+    code, bits = positions.encode(mask.numpy(), client.last_mask)
+    meta["mask"] = code
+    arrays["mask"] = bits
     return home.layout.support(mask)
 
 
@@ -168,14 +187,17 @@ def _checked(reply, loss, meta, cause):
     """``(loss, size)``: the loss, NaN if nothing can be merged, and the update's magnitude."""
     # Check before encoding: a codec may make an exploded value look sound.
     size = exact_sum.magnitude(reply.update)
-    sound = size <= exact_sum.LARGEST and _all_sound(reply.answers)
-    if not (sound and math.isfinite(loss)):
+    fits = size <= exact_sum.LARGEST
+    if not (fits and _all_sound(reply.answers)):
+        loss = math.nan
+    if not math.isfinite(loss):
         meta["cause"] = cause()
-    return (loss if sound else math.nan), size
+    return loss, size
 
 
 def _all_sound(answers):
-    return all(exact_sum.sound(part.float()) for part in answers.values())
+    parts = [part.float() for part in answers.values()]
+    return all(map(exact_sum.sound, parts))
 
 
 def _encoded(codec, home, client, reply, arrays, only_size):
@@ -191,9 +213,12 @@ def _encoded(codec, home, client, reply, arrays, only_size):
         update = home.stage.down(reply.update)
         values, kept[RESIDUAL] = feeding_back(codec, update, residual)
     elif only_size and codec.exact:
-        values = codec.encode(torch.empty(len(reply.update)))
+        # Spare the way down from a GPU.
+        anything = torch.empty(len(reply.update))
+        values = codec.encode(anything)
     else:
-        values = codec.encode(home.stage.down(reply.update))
+        update = home.stage.down(reply.update)
+        values = codec.encode(update)
     for name, tensor in kept.items():
         arrays[f"kept/{name}"] = tensor.cpu().numpy()
     return values
@@ -204,15 +229,18 @@ def _report(task, meta, arrays):
     for name, array in task.probe.report().items():
         if name == "index":
             mask = positions.mask_of(array, task.layout.Q)
-            meta["index"], array = positions.encode(mask)
+            code, array = positions.encode(mask)
+            meta["index"] = code
         arrays["report/" + name] = array
 
 
 def _numbers(task, trained, loss, seconds, steps):
     """float64, by ``Stats``, without the sums' numbers; ``steps``: with the optimiser's steps."""
-    numbers = np.zeros(len(Stats) if steps else int(Stats.STEPS))
+    count = len(Stats) if steps else int(Stats.STEPS)
+    numbers = np.zeros(count)
     probe = task.probe
-    numbers[WORK] = trained.samples, probe.extra, min(probe.dense, trained.samples)
+    dense = min(probe.dense, trained.samples)
+    numbers[WORK] = trained.samples, probe.extra, dense
     numbers[Stats.SAMPLES] = len(task.labels)
     numbers[Stats.LOSS] = loss
     numbers[Stats.SECONDS] = seconds
@@ -228,31 +256,34 @@ def _added(codec, answer_fields, home, accumulator, reply, share, loss, size, va
     update = reply.update
     if not codec.exact:
         # The residual was encoded, too: the decoded update may be larger.
-        update = codec.decode(values, K).to(home.device)
+        update = codec.decode(values, K)
+        update = update.to(home.device)
         size = exact_sum.magnitude(update)
-    if not (math.isfinite(loss) and size <= exact_sum.LARGEST):
+    fits = size <= exact_sum.LARGEST
+    if not (fits and math.isfinite(loss)):
         return 0
     summed = {name: answer_fields[name] for name in accumulator.totals}
     decoded = fields.decoded(summed, others, "answer/", codec, K)
     exact_sum.add(accumulator.update[:K], update, share, size)
     for name, tensor in decoded.items():
         tensor = tensor.float().flatten().to(home.device)
-        total = accumulator.totals[name][: len(tensor)]
-        exact_sum.add(total, tensor, 1.0, exact_sum.magnitude(tensor))
+        total = accumulator.totals[name]
+        total = total[: len(tensor)]
+        size = exact_sum.magnitude(tensor)
+        exact_sum.add(total, tensor, 1.0, size)
     return 1
 
 
 def _summed(answer_fields, path):
-    """Whether the array ``answer/NAME/...`` belongs to an answer that only counts as a sum."""
+    """Whether only the sum over clients counts of the answer in the array ``answer/NAME/...``."""
     name = path.removeprefix("answer/").partition("/")[0]
     return answer_fields[name].fold == "sum"
 
 
 def unbilled(meta, arrays, weighs, strategy):
-    """The bytes of an answer that are no cost of the method.
+    """The bytes of an answer beside the method's own cost.
 
-    These are reports to estimators that only observe, and the client's state: a real client would
-    keep it.
+    These are reports to observing estimators, and the client's state: a real client would keep it.
     """
     billed = {}
     for path, array in arrays.items():

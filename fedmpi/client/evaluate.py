@@ -6,7 +6,7 @@ import torch
 from fedmpi.client import samples as shards
 from fedmpi.compute.coalitions import coalition_models
 
-# Samples in one pass of a model.
+# Samples in one pass of a model. Another number would give other bits.
 CHUNK = 500
 
 
@@ -15,14 +15,22 @@ def evaluated(parts, home, samples, cohort, many, job):
 
     ``many(models, x, labels)`` gives sums of losses and headlines over samples.
     """
-    coalitions = _coalitions(job, len(cohort.updates.n))
+    C = len(cohort.updates.n)
+    coalitions = _coalitions(job, C)
     models = coalition_models(
-        parts.strategy, cohort.state, cohort.x, cohort.updates, cohort.shares, coalitions)
+        parts.strategy,
+        cohort.state,
+        cohort.x,
+        cohort.updates,
+        cohort.shares,
+        coalitions)
     models = models.to(home.device)
     shard = shards.of_server(samples, "validation")
     size = shards.size(samples, shard)
     loss, headline, crowded = scored(samples, many, models, "validation", 0, size)
-    both = utilities(parts.objective, loss / size, headline / size)
+    loss = loss / size
+    headline = headline / size
+    both = utilities(parts.objective, loss, headline)
     values = torch.stack(both, dim=1)
     meta = {"block": job["block"], "crowded": crowded}
     return meta, {"values": values.numpy()}
@@ -33,8 +41,10 @@ def _coalitions(job, C):
     packed = []
     for digits in job["coalitions"]:
         row = bytes.fromhex(digits)
-        packed.append(np.frombuffer(row, np.uint8))
-    bits = np.unpackbits(np.stack(packed), axis=1)
+        row = np.frombuffer(row, np.uint8)
+        packed.append(row)
+    packed = np.stack(packed)
+    bits = np.unpackbits(packed, axis=1)
     # The last byte may have spare bits.
     coalitions = bits[:, :C].astype(bool)
     return torch.from_numpy(coalitions)
@@ -63,13 +73,17 @@ def scored(samples, many, models, on, start, stop):
     small for all models at once, they take turns: then ``crowded`` is true.
     """
     try:
-        return *_summed(samples, many, models, on, start, stop), False
+        loss, headline = _summed(samples, many, models, on, start, stop)
+        return loss, headline, False
     except torch.cuda.OutOfMemoryError:
         pass
     # Outside the handler, as the attempt's tensors live on inside.
     torch.cuda.empty_cache()
-    one_by_one = [_summed(samples, many, model[None], on, start, stop) for model in models]
-    losses, headlines = zip(*one_by_one)
+    losses, headlines = [], []
+    for model in models:
+        loss, headline = _summed(samples, many, model[None], on, start, stop)
+        losses.append(loss)
+        headlines.append(headline)
     return torch.cat(losses), torch.cat(headlines), True
 
 
@@ -79,7 +93,8 @@ def _summed(samples, many, models, on, start, stop):
     headline = 0
     shard = shards.of_server(samples, on)
     for first in range(start, stop, CHUNK):
-        rows = slice(first, min(first + CHUNK, stop))
+        end = min(first + CHUNK, stop)
+        rows = slice(first, end)
         x, labels, _ = shards.raw(samples, shard, rows)
         losses, headlines = many(models, x, labels)
         loss += losses.cpu()
@@ -100,5 +115,6 @@ def mean_loss(objective, home, samples, client, vector):
         for start in range(0, len(labels), CHUNK):
             rows = slice(start, start + CHUNK)
             outputs = home.model(x[rows])
-            total += float(objective.loss(outputs, labels[rows], reduction="sum"))
+            loss = objective.loss(outputs, labels[rows], reduction="sum")
+            total += float(loss)
     return total / len(labels)

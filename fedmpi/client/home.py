@@ -34,14 +34,17 @@ def home(model, loss, device, options, meta, frozen, personal):
     ``frozen`` holds the values of its frozen parameters. ``personal(layout)`` names personal
     tensors, or is None. UserError if the model differs from rank 0's.
     """
-    layout, x, g = bind(model.to(device), meta["statistics"])
+    model = model.to(device)
+    layout, x, g = bind(model, meta["statistics"])
     check(model, layout, x)
     set_frozen(model, frozen)
-    if fixed(model, layout).constants != meta["constants"]:
+    own_constants = fixed(model, layout).constants
+    if own_constants != meta["constants"]:
         raise UserError(f"--model {options['model']} has other constants in its buffers on this "
                         "rank than on rank 0: draw them by torch's generator, which is seeded "
                         "alike on all ranks")
     layout = laid_out(layout, model, personal)
+    # Some buffers count, as batch norms do; no client may find the last one's counts.
     counters = [(buffer, buffer.clone()) for _, buffer in constants(model, layout)]
     return Home(
         model=model,

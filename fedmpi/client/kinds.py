@@ -27,8 +27,11 @@ def resident(whole, number, loss):
     """The ``Resident`` of network ``number`` of the Home ``whole``; it trains on ``loss``."""
     name = whole.model.names[number]
     one = kind(whole.layout, name)
-    network = copy.deepcopy(whole.model.get_submodule(name))
-    layout, x, g = bind(network, [slot.name for slot in one.layout.buffers])
+    # Copy: this one is bound to a vector of its own.
+    network = whole.model.get_submodule(name)
+    network = copy.deepcopy(network)
+    statistics = [slot.name for slot in one.layout.buffers]
+    layout, x, g = bind(network, statistics)
     assert layout.digest == one.layout.digest, f"the network {name} is laid out in two ways"
     counters = [(buffer, buffer.clone()) for _, buffer in constants(network, layout)]
     home = whole._replace(
@@ -46,10 +49,12 @@ def resident(whole, number, loss):
 def decoded(resident, codec, meta, arrays):
     """The ``Received`` of a message with the values of a network."""
     home, layout = resident.home, resident.kind.layout
-    mask = torch.from_numpy(positions.decode(meta["mask"], arrays["mask"], layout.Q))
+    bits = positions.decode(meta["mask"], arrays["mask"], layout.Q)
+    mask = torch.from_numpy(bits)
     support = layout.support(mask)
     # Both ends compare positions in the common vector.
-    decoded_digest = digest(positions_of(resident.kind, support))
+    common_support = positions_of(resident.kind, support)
+    decoded_digest = digest(common_support)
     if decoded_digest != meta["support"]:
         raise WireError(f"the server's support is {meta['support']}, this worker decoded "
                         f"{decoded_digest}")
@@ -64,7 +69,8 @@ def cut_out(resident, received):
     one = resident.kind
     mask = received.mask[one.weights].clone()
     support = one.layout.support(mask)
-    common_digest = digest(positions_of(one, support))
+    common_support = positions_of(one, support)
+    common_digest = digest(common_support)
     base = part(one, received.base)
     return placed(resident.home, mask, support, common_digest, base)
 

@@ -20,8 +20,9 @@ from fedmpi.wire import positions
 
 def answer(worker, job, arrays):
     """``(meta, arrays)`` of a job; the meta says ``again`` if the rank ran out of GPU memory."""
+    answer_to = JOBS[job["lab"]]
     try:
-        return {}, JOBS[job["lab"]](worker, job, arrays)
+        return {}, answer_to(worker, job, arrays)
     except torch.cuda.OutOfMemoryError:
         pass
     # Outside the handler, as the attempt's tensors live on inside.
@@ -32,8 +33,9 @@ def answer(worker, job, arrays):
 def _evaluate(worker, job, arrays):
     """The sums of each model's losses and headlines over the job's samples."""
     models = _models(worker, job)
-    loss, headline, _ = scored(
-        worker.samples, worker.ensemble(), models, job["on"], *job["rows"])
+    start, stop = job["rows"]
+    many = worker.ensemble()
+    loss, headline, _ = scored(worker.samples, many, models, job["on"], start, stop)
     return {"loss": loss.numpy(), "headline": headline.numpy()}
 
 
@@ -41,14 +43,20 @@ def _outputs(worker, job, arrays):
     """Outputs for the job's samples, of the model or of one of its modules."""
     model, inputs, _ = _ready(worker, job)
     results = []
-    module = model.get_submodule(job["of"]) if job["of"] else model
-    hook = module.register_forward_hook(lambda module, inputs, result: results.append(result))
+
+    def keep(module, inputs, result):
+        results.append(result)
+
+    # The empty name is the model's own.
+    module = model.get_submodule(job["of"])
+    hook = module.register_forward_hook(keep)
     try:
         with torch.no_grad():
             model(inputs)
     finally:
         hook.remove()
-    return {"outputs": results[-1].float().cpu().numpy()}
+    outputs = results[-1].float().cpu()
+    return {"outputs": outputs.numpy()}
 
 
 def _gradient(worker, job, arrays):
@@ -56,7 +64,8 @@ def _gradient(worker, job, arrays):
     model, inputs, labels = _ready(worker, job)
     loss = worker.parts.objective.loss
     gradient = summed_gradient(model, worker.layout, inputs, labels, loss)
-    return {"gradient": gradient.cpu().numpy()}
+    gradient = gradient.cpu()
+    return {"gradient": gradient.numpy()}
 
 
 def _train(worker, job, arrays):
@@ -65,7 +74,8 @@ def _train(worker, job, arrays):
     task, support = _task(worker, job, arrays)
     task = _set(task, job)
     done = train(strategy.local, task)
-    on_device = gathered(task.x, support.to(home.device))
+    positions_on_device = support.to(home.device)
+    on_device = gathered(task.x, positions_on_device)
     values = home.stage.down(on_device)
     # All four numbers travel as float64; the optimiser's state stays.
     numbers = [done.loss, done.steps, done.samples, done.travelled]
@@ -76,11 +86,12 @@ def _train(worker, job, arrays):
 def _task(worker, job, arrays):
     """``(Task, support (K,))`` of the server's shard that the job names."""
     home, parts, layout = worker.home, worker.parts, worker.layout
-    mask = positions.decode(job["mask"], arrays["mask"], layout.Q)
-    mask = torch.from_numpy(mask)
+    bits = positions.decode(job["mask"], arrays["mask"], layout.Q)
+    mask = torch.from_numpy(bits)
     support = layout.support(mask)
     # Copy: torch warns about arrays that are read-only.
-    values = torch.from_numpy(arrays["values"].copy())
+    values = arrays["values"].copy()
+    values = torch.from_numpy(values)
     base = home.stage.up(values, support)
     model = placed(home, mask, support, 0, base)
     t, number = job["t"], job["number"]
@@ -91,14 +102,17 @@ def _task(worker, job, arrays):
     if number:
         key = parts.seed, Purpose.TRAIN, t, shard, number
         seed(home.device, torch_seed(*key))
-        task = task._replace(gen=stream(*key))
+        gen = stream(*key)
+        task = task._replace(gen=gen)
     return task, support
 
 
 def _set(task, job):
     """The task with the job's own settings; 0 stands for the run's."""
-    names = ("epochs", "batch_size", "lr")
-    settings = {name: job[name] for name in names if job[name]}
+    settings = {}
+    for name in ("epochs", "batch_size", "lr"):
+        if job[name]:
+            settings[name] = job[name]
     if "epochs" in settings:
         settings["steps"] = 0
     return task._replace(**settings)
@@ -107,7 +121,8 @@ def _set(task, job):
 def _models(worker, job):
     """(m, P) on the device: the job's rows of the models that the server shared last."""
     start, stop = job["models"]
-    return worker.models[start:stop].to(worker.device)
+    models = worker.models[start:stop]
+    return models.to(worker.device)
 
 
 def _ready(worker, job):
@@ -117,9 +132,11 @@ def _ready(worker, job):
     home.x.copy_(vector)
     home.model.eval()
     shard = shards.of_server(samples, job["on"])
-    rows = slice(*job["rows"])
+    start, stop = job["rows"]
+    rows = slice(start, stop)
     inputs, labels, _ = shards.raw(samples, shard, rows)
-    return home.model, laid(inputs), labels
+    inputs = laid(inputs)
+    return home.model, inputs, labels
 
 
 JOBS = {"evaluate": _evaluate, "outputs": _outputs, "gradient": _gradient, "train": _train}

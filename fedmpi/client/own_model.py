@@ -21,8 +21,8 @@ class Tested(NamedTuple):
     t: int
     at_once: int                  # samples that go through a model in one pass on a CPU
     received: Received            # the model that the server would publish now
-    last_mask: np.ndarray             # (Q,) bool: its mask
-    message: dict                   # {name: tensor}: the strategy's message to all clients
+    last_mask: np.ndarray         # (Q,) bool: its mask
+    message: dict                 # {name: tensor}: the strategy's message to all clients
 
 
 class Place(NamedTuple):
@@ -49,26 +49,33 @@ def tested(parts, samples, now, place_of, job, arrays):
         alone = parted(arrays, len(clients))
         values = _alone(parts, samples, now, clients, places, alone)
     else:
-        values = _measured(samples, clients, places, lambda row: places[row].received.base)
-    return {"block": job["block"]}, {"values": values}
+        def published(row):
+            return places[row].received.base
+
+        values = _measured(samples, clients, places, published)
+    meta = {"block": job["block"]}
+    return meta, {"values": values}
 
 
 def _measured(samples, clients, places, model_of):
     """``measured`` on the clients' own test parts."""
-    return measured(clients, places, partial(shards.own_test, samples), model_of)
+    samples_of = partial(shards.own_test, samples)
+    return measured(clients, places, samples_of, model_of)
 
 
 def _alone(parts, samples, now, clients, places, alone):
     """(M, 2) float64 of clients with models of their own, from the clients' arrays ``alone``."""
     def model_of(row):
-        return own_model(parts, places[row], samples, now, alone[row], clients[row])
+        place, arrays = places[row], alone[row]
+        return own_model(parts, place, samples, now, arrays, clients[row])
 
     if parts.strategy.predict is None:
         return _measured(samples, clients, places, model_of)
     values = []
     for place, arrays, client in zip(places, alone, clients):
         task = _task(parts, place, samples, now, arrays, client)
-        values.append(_predicted(parts.strategy, place, samples, client, task))
+        means = _predicted(parts.strategy, place, samples, client, task)
+        values.append(means)
     return np.stack(values)
 
 
@@ -93,14 +100,32 @@ def _task(parts, place, samples, now, arrays, client):
     # No estimator and no pruner listens to a test.
     silent_pruner = parts.pruner._replace(probe=None)
     parts = parts._replace(reports={}, pruner=silent_pruner)
-    paths = [path.split("/") for path in arrays]
-    names = sorted({path[1] for path in paths if path[0] == "given"})
-    job = {"client": client, "t": now.t, "given": names}
-    home = place.home
-    ready = prepared(parts, home, samples, job, arrays, place.received, now.last_mask, now.message)
+    job = {"client": client, "t": now.t, "given": _names_of_message(arrays)}
+    ready = prepared(
+        parts=parts,
+        home=place.home,
+        samples=samples,
+        job=job,
+        arrays=arrays,
+        received=place.received,
+        last_mask=now.last_mask,
+        message=now.message)
+    # Tests have random numbers of their own: they change nothing in later trainings.
     key = parts.seed, Purpose.OWN_TEST, client, now.t
-    seed(home.device, torch_seed(*key))
-    return ready.task._replace(gen=stream(*key), server=place.server)
+    seed(place.home.device, torch_seed(*key))
+    gen = stream(*key)
+    return ready.task._replace(gen=gen, server=place.server)
+
+
+def _names_of_message(arrays):
+    """Sorted names of the strategy's message to one client, from the arrays ``given/NAME/...``."""
+    names = set()
+    for path in arrays:
+        kind, _, rest = path.partition("/")
+        if kind == "given":
+            name = rest.partition("/")[0]
+            names.add(name)
+    return sorted(names)
 
 
 def _made(strategy, task):
@@ -134,11 +159,16 @@ def measured(clients, places, samples_of, model_of):
     for row, client in enumerate(clients):
         vector = model_of(row)
         if same and vector is not model:
-            values.append(_together(same, samples_of, model, places[row - 1].measure))
+            # The network of the row before.
+            measure = places[row - 1].measure
+            means = _together(same, samples_of, model, measure)
+            values.append(means)
             same = []
         model = vector
         same.append(client)
-    values.append(_together(same, samples_of, model, places[-1].measure))
+    measure = places[-1].measure
+    means = _together(same, samples_of, model, measure)
+    values.append(means)
     return np.concatenate(values)
 
 
@@ -146,11 +176,13 @@ def _together(clients, samples_of, vector, measure):
     """(m, 2) float64: the means of clients with the same model ``vector (P,)``."""
     parts = [samples_of(client) for client in clients]
     inputs, targets = zip(*parts)
-    all_inputs = laid(torch.cat(inputs))
+    all_inputs = torch.cat(inputs)
+    all_inputs = laid(all_inputs)
     all_targets = torch.cat(targets)
     values = measure(vector, all_inputs, all_targets)
     # Back to one row a client.
-    sizes = np.array([len(labels) for labels in targets])
+    sizes = [len(labels) for labels in targets]
+    sizes = np.array(sizes)
     starts = np.cumsum(sizes) - sizes
     sums = np.add.reduceat(values, starts, axis=0)
     return sums / sizes[:, None]

@@ -1,4 +1,4 @@
-"""The model that a client trains, as it came over the wire."""
+"""A client's model before its training, as it came over the wire."""
 
 import zlib
 from typing import NamedTuple
@@ -17,8 +17,8 @@ class Received(NamedTuple):
     support: torch.Tensor         # (K,) int32
     digest: int                   # of the support
     base: torch.Tensor            # (P,) float32, 0 off the support; on the device
-    device_mask: torch.Tensor           # the mask, on the device
-    trainable: torch.Tensor            # (R,) float32 on the device: 1 if trained, 0 if pruned
+    device_mask: torch.Tensor     # the mask, on the device
+    trainable: torch.Tensor       # (R,) float32 on the device: 1 if trained, 0 if pruned
 
 
 def digest(support):
@@ -32,12 +32,13 @@ def digest(support):
 def decoded(home, codec, meta, arrays, last_mask=None, last=None):
     """``(Received, its mask as a numpy array)`` of a model message.
 
-    The mask may be told relative to ``last_mask (Q,) bool``. ``last``: the model received before. Its
-    buffer is reused, and its mask too if it is the same one. WireError unless both ends agree on the
-    support.
+    The mask may be told relative to ``last_mask (Q,) bool``. ``last``: the model received before.
+    Its buffer is reused, and its mask too if it is the same one. WireError unless both ends agree
+    on the support.
     """
     layout = home.layout
-    kept = positions.decode(meta["mask"], arrays["mask"], layout.Q, last_mask)
+    code, bits = meta["mask"], arrays["mask"]
+    kept = positions.decode(code, bits, layout.Q, last_mask)
     same = last is not None and _is_last_mask(meta, kept, last)
     if same:
         mask, support, own_digest = last.mask, last.support, last.digest
@@ -51,22 +52,31 @@ def decoded(home, codec, meta, arrays, last_mask=None, last=None):
     values = codec.down.decode(arrays, len(support))
     if same:
         # Every position off the support is 0 already.
-        return last._replace(base=home.stage.up(values, support, last.base)), kept
-    # A new buffer would cost as much as filling three.
-    buffer = last.base.zero_() if last else None
+        base = home.stage.up(values, support, last.base)
+        return last._replace(base=base), kept
+    buffer = None
+    if last is not None:
+        # A new buffer would cost as much as filling three.
+        buffer = last.base.zero_()
     base = home.stage.up(values, support, buffer)
-    return placed(home, mask, support, own_digest, base), kept
+    received = placed(home, mask, support, own_digest, base)
+    return received, kept
 
 
 def _is_last_mask(meta, kept, last):
-    """Whether a message's mask ``kept (Q,)`` is that of the model received before."""
+    """Whether a message's mask ``kept (Q,)`` is the mask of the model received before."""
+    if "same" in meta["mask"]:
+        return True
     # Comparing takes a tenth of the time of finding the support again.
-    return "same" in meta["mask"] or np.array_equal(kept, last.mask.numpy())
+    last_kept = last.mask.numpy()
+    return np.array_equal(kept, last_kept)
 
 
 def placed(home, mask, support, digest, base):
     """The ``Received`` of a model ``base (P,)`` on the device, 0 off ``mask (Q,)``."""
-    device_mask = mask.to(home.device)
-    trainable = torch.ones(home.layout.R, device=home.device)
-    trainable[: home.layout.Q] = device_mask
+    device, layout = home.device, home.layout
+    device_mask = mask.to(device)
+    # Biases and norms, behind the prunable weights, are always trained.
+    trainable = torch.ones(layout.R, device=device)
+    trainable[: layout.Q] = device_mask
     return Received(mask, support, digest, base, device_mask, trainable)

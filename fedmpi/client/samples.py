@@ -66,14 +66,19 @@ def raw(samples, shard, rows=slice(None)):
     """``(inputs, labels, indices)`` of some rows of a shard, before any change of the inputs."""
     data, kept = samples.data, samples.kept
     start, stop = data["offsets"][shard: shard + 2]
-    index = data["indices"][start:stop][rows]
+    index = data["indices"][start:stop]
+    index = index[rows]
     if kept:
-        on_device = kept.indices[start:stop][rows]
-        pixels = kept.x_train[on_device]
-        labels = kept.labels[start:stop][rows]
+        # On a GPU the samples lie there already.
+        on_device = kept.indices[start:stop]
+        pixels = kept.x_train[on_device[rows]]
+        labels = kept.labels[start:stop]
+        labels = labels[rows]
     else:
-        pixels = _on_device(samples, data["x_train"][index])
-        labels = _on_device(samples, data["labels"][start:stop][rows])
+        pixels = data["x_train"][index]
+        pixels = _on_device(samples, pixels)
+        labels = data["labels"][start:stop]
+        labels = _on_device(samples, labels[rows])
     x = inputs(pixels, samples.mean, samples.std)
     return x, labels, index
 
@@ -89,8 +94,9 @@ def of_client(samples, client):
     if client >= samples.N:
         return laid(x), labels
     x = _skewed(samples, client, x, index)
-    for number, (fault, has_it) in enumerate(faults_of(samples, client)):
-        if has_it and fault.inputs is not None:
+    for number, fault in enumerate(samples.faults):
+        if fault.inputs is not None and _has(samples, client, number):
+            # 1: the fault's labels are drawn without it.
             gen = stream(samples.seed, Purpose.FAULT, number, client, 1)
             x = fault.inputs(x, gen)
     return laid(x), labels
@@ -101,7 +107,8 @@ def _skewed(samples, client, x, index):
     level = float(samples.data["features"][client])
     if not level:
         return x
-    true_labels = _on_device(samples, samples.data["true_labels"][index])
+    true_labels = samples.data["true_labels"][index]
+    true_labels = _on_device(samples, true_labels)
     source = int(samples.data["source"][client])
     if source >= 0:
         # A duplicate has the skew of the client that it copies.
@@ -122,9 +129,11 @@ def own_test(samples, client):
         on_device = _on_device(samples, index.copy())
         pixels = samples.kept.x_train[on_device]
     else:
-        pixels = _on_device(samples, data["x_train"][index])
+        pixels = data["x_train"][index]
+        pixels = _on_device(samples, pixels)
     x = inputs(pixels, samples.mean, samples.std)
-    labels = _on_device(samples, data["true_labels"][index])
+    labels = data["true_labels"][index]
+    labels = _on_device(samples, labels)
     level = float(data["test_features"][client])
     if level:
         # The draws of a client's own skew come first: they are those of its training part.
@@ -134,12 +143,21 @@ def own_test(samples, client):
 
 
 def faults_of(samples, client):
-    """``[(fault, whether the client has it)]`` of each fault; none for the server's shards."""
+    """The client's ``Fault``s, in their order; none for the server's shards."""
     if client >= samples.N:
         return []
-    return list(zip(samples.faults, samples.data["faults"][:, client]))
+    faults = []
+    for number, fault in enumerate(samples.faults):
+        if _has(samples, client, number):
+            faults.append(fault)
+    return faults
+
+
+def _has(samples, client, number):
+    """Whether the client has the fault ``number``."""
+    return samples.data["faults"][number, client]
 
 
 def trains_otherwise(samples, client):
     """Whether a fault of the client replaces its training."""
-    return any(has_it and fault.local is not None for fault, has_it in faults_of(samples, client))
+    return any(fault.local is not None for fault in faults_of(samples, client))

@@ -34,9 +34,13 @@ class Networks(NamedTuple):
 def networks(home, samples):
     """The ``Networks`` of a rank's model, none of them built yet."""
     # Two samples that go through the model show its units.
-    pixels = torch.from_numpy(samples.data["x_train"][:2].copy()).to(home.device)
-    sample = laid(inputs(pixels, samples.mean, samples.std))
-    return Networks(trace(home.model, home.layout, sample), {})
+    # Copy: torch warns about arrays that are read-only.
+    pixels = samples.data["x_train"][:2].copy()
+    pixels = torch.from_numpy(pixels).to(home.device)
+    sample = inputs(pixels, samples.mean, samples.std)
+    sample = laid(sample)
+    structure = trace(home.model, home.layout, sample)
+    return Networks(structure, {})
 
 
 def network(networks, whole, bits):
@@ -49,7 +53,8 @@ def network(networks, whole, bits):
         # Move it to the end, as the last used.
         built[key] = built.pop(key)
         return built[key]
-    units = torch.from_numpy(np.unpackbits(bits, count=networks.structure.num_units).astype(bool))
+    units = np.unpackbits(bits, count=networks.structure.num_units)
+    units = torch.from_numpy(units.astype(bool))
     small = cut(whole.model, networks.structure, units)
     home = whole._replace(
         model=small.model,
@@ -58,7 +63,8 @@ def network(networks, whole, bits):
         g=small.g,
         # Recording a step pays over many rounds, and this network may serve a single one.
         recorder=None)
-    built[key] = Smaller(home, digest(small.support.cpu()))
+    support = small.support.cpu()
+    built[key] = Smaller(home, digest(support))
     _forget(built, CACHED * whole.layout.P)
     return built[key]
 
@@ -66,10 +72,12 @@ def network(networks, whole, bits):
 def _forget(built, most):
     """Drop the least used networks while all have more than ``most`` values; the last one stays."""
     total = sum(smaller.home.layout.P for smaller in built.values())
-    for key in list(built)[:-1]:
+    oldest = list(built)[:-1]
+    for key in oldest:
         if total <= most:
             return
-        total -= built.pop(key).home.layout.P
+        dropped = built.pop(key)
+        total -= dropped.home.layout.P
 
 
 def decoded(smaller, codec, meta, arrays):
@@ -82,6 +90,14 @@ def decoded(smaller, codec, meta, arrays):
     mask = layout.full_mask()
     support = layout.support(mask)
     values = codec.down.decode(arrays, len(support))
-    base = home.stage.up(values, support, torch.zeros(layout.P, device=home.device))
+    zeros = torch.zeros(layout.P, device=home.device)
+    base = home.stage.up(values, support, zeros)
+    # Nothing is pruned within a smaller network.
     trainable = torch.ones(layout.R, device=home.device)
-    return Received(mask, support, smaller.digest, base, mask.to(home.device), trainable)
+    return Received(
+        mask=mask,
+        support=support,
+        digest=smaller.digest,
+        base=base,
+        device_mask=mask.to(home.device),
+        trainable=trainable)

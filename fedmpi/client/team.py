@@ -21,13 +21,15 @@ def side_by_side(worker, jobs, arrays):
     # Dropout draws for all of them from the first one's key.
     first = {"t": worker.t} | jobs[min(ready)]
     key = key_of(first["t"], first["client"], first.get("number"))
-    seed(home.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
+    number = torch_seed(parts.seed, Purpose.TRAIN, *key)
+    seed(home.device, number)
     if worker.wide is None:
         worker.wide = stacked(home.model, home.layout, home.recorder)
     tasks = [client.task for client in ready.values()]
     results = worker.wide(tasks, parts.strategy.local)
     done = {}
-    for (row, client), (x, trained) in zip(ready.items(), results):
+    for row, (x, trained) in zip(ready, results):
+        client = ready[row]
         # The resident vector holds none of them.
         task = client.task._replace(x=x)
         done[row] = client._replace(task=task), trained
@@ -42,7 +44,8 @@ def _ready(worker, jobs, arrays):
             continue
         client = worker.prepare(job, part)
         probe = client.task.probe
-        if probe.step is None and probe.epoch is None:
+        is_watched = probe.step is not None or probe.epoch is not None
+        if not is_watched:
             # No probe changes it, so that all clients share one.
             task = client.task._replace(trainable=client.received.trainable)
             ready[row] = client._replace(task=task)

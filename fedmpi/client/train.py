@@ -29,14 +29,17 @@ class Prepared(NamedTuple):
     home: homes.Home
     task: Task
     received: Received
-    last_mask: np.ndarray             # (Q,) bool: the client's mask, as far as the server knows it
+    last_mask: np.ndarray         # (Q,) bool: the client's mask, as far as the server knows it
     reports: dict                 # {path on the wire: array} for estimators of contributions
     residual: torch.Tensor | None = None      # (K,) float32: see RESIDUAL
 
 
 def key_of(t, client, number):
     """The key of a training's random numbers: by its round, or by the ``number`` of its start."""
-    return (t, client) if number is None else (number, client, 1)
+    if number is None:
+        return t, client
+    # 1: no key of a round is one of a start.
+    return number, client, 1
 
 
 def seed(device, value):
@@ -76,8 +79,12 @@ def prepared(parts, home, samples, job, arrays, received, last_mask, message):
 
 def _kept(arrays):
     """``{name: tensor}``: the client's state, from the arrays of its job."""
-    return {path.removeprefix("kept/"): torch.from_numpy(array)
-            for path, array in arrays.items() if path.startswith("kept/")}
+    kept = {}
+    for path, array in arrays.items():
+        kind, _, name = path.partition("/")
+        if kind == "kept":
+            kept[name] = torch.from_numpy(array)
+    return kept
 
 
 def inner_fields(strategy, optimiser):
@@ -121,9 +128,11 @@ def _message_alone(parts, home, job, arrays, support):
 
 def _reports(parts, task):
     """``{path on the wire: array}``: the client's reports to estimators of contributions."""
-    return {f"score/{label}/{name}": array
-            for label, report in parts.reports.items()
-            for name, array in report(task).items()}
+    arrays = {}
+    for label, report in parts.reports.items():
+        for name, array in report(task).items():
+            arrays[f"score/{label}/{name}"] = array
+    return arrays
 
 
 def spread(home, fields_of, tensors, support):
@@ -134,7 +143,8 @@ def spread(home, fields_of, tensors, support):
     on_device = {}
     for name, tensor in tensors.items():
         if fields_of[name].on == "support":
-            tensor = scattered(tensor, support, torch.zeros(home.layout.P))
+            zeros = torch.zeros(home.layout.P)
+            tensor = scattered(tensor, support, zeros)
         on_device[name] = tensor.to(home.device)
     return on_device
 
@@ -146,8 +156,10 @@ def with_own(home, received, personal):
     """
     base = received.base.clone()
     positions = home.layout.personal_positions
-    values = home.initial[positions] if personal is None else personal
-    base[positions.to(home.device)] = values.to(home.device)
+    if personal is None:
+        personal = home.initial[positions]
+    positions = positions.to(home.device)
+    base[positions] = personal.to(home.device)
     # Personal weights are pruned by the common mask, too.
     base[: home.layout.Q] *= received.device_mask
     return base
@@ -196,7 +208,9 @@ def task_of(parts, home, samples, job, received, base, message=None, kept=None):
         objective=parts.objective,
         classes=samples.classes)
     if parts.steps:
-        return task._replace(epochs=length_of(task)[0])
+        # The number of epochs follows from the steps and the client's samples.
+        epochs = length_of(task)[0]
+        return task._replace(epochs=epochs)
     return task
 
 
@@ -206,7 +220,7 @@ def trained(parts, samples, task, client, previous):
     ``previous (P,)`` is the model of the round before, for faults that replay it.
     """
     training = partial(train, parts.strategy.local, task)
-    for fault, has_it in shards.faults_of(samples, client):
-        if has_it and fault.local is not None:
+    for fault in shards.faults_of(samples, client):
+        if fault.local is not None:
             training = partial(fault.local, task, training, previous)
     return training()

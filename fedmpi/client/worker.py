@@ -150,13 +150,15 @@ class Worker:
         names = meta.get("given", ())
         if not names:
             return {}
-        sent = {name: self.parts.strategy.sends[name] for name in names}
-        support = received.support
-        tensors = fields.decoded(sent, arrays, "given/", self.parts.codec.down, len(support))
-        return spread(self.home, sent, tensors, support)
+        parts, support = self.parts, received.support
+        named = {name: parts.strategy.sends[name] for name in names}
+        tensors = fields.decoded(named, arrays, "given/", parts.codec.down, len(support))
+        return spread(self.home, named, tensors, support)
 
     def _take_previous(self, meta, arrays):
-        self.previous = torch.from_numpy(arrays["values"].copy()).to(self.device)
+        # Copy: the message's own memory is free again.
+        values = torch.from_numpy(arrays["values"].copy())
+        self.previous = values.to(self.device)
 
     def _take_tested(self, meta, arrays):
         """Take the model by which clients are tested on their own test parts."""
@@ -195,9 +197,10 @@ class Worker:
             received = kinds.cut_out(network, self.tested.received)
             server = kinds.server_network(self.home, self.tested.received)
         if number not in self.measures:
-            self.measures[number] = by_sample(
-                home.model, home.x, self.parts.objective, self.tested.at_once)
-        return own_models.Place(home, received, self.measures[number], server)
+            at_once = self.tested.at_once
+            self.measures[number] = by_sample(home.model, home.x, self.parts.objective, at_once)
+        measure = self.measures[number]
+        return own_models.Place(home, received, measure, server)
 
     def resident(self, number):
         """The ``Resident`` of the network ``number``, see ``fedmpi.client.kinds``."""
@@ -268,8 +271,12 @@ class Worker:
         """Train client ``job["client"]`` and return its answer."""
         begin = time.perf_counter()
         client = self.prepare(job, arrays)
-        number = job["client"]
-        done = trained(self.parts, self.samples, client.task, number, self.previous)
+        done = trained(
+            parts=self.parts,
+            samples=self.samples,
+            task=client.task,
+            client=job["client"],
+            previous=self.previous)
         return self._answer(job, client, done, begin)
 
     def prepare(self, job, arrays):
@@ -290,7 +297,15 @@ class Worker:
             received = kinds.decoded(network, codec, job, arrays)
         elif "mask" in job:
             received, last_mask = decoded(home, codec, job, arrays)
-        return prepared(self.parts, home, self.samples, job, arrays, received, last_mask, self.message)
+        return prepared(
+            parts=self.parts,
+            home=home,
+            samples=self.samples,
+            job=job,
+            arrays=arrays,
+            received=received,
+            last_mask=last_mask,
+            message=self.message)
 
     def _smaller(self, units):
         """The ``Smaller`` network with the ``units``, uint8: packed bits."""
@@ -301,9 +316,18 @@ class Worker:
     def _answer(self, job, client, done, begin):
         """The answer of a client whose training is ``done``; ``begin`` is when its work began."""
         job = {"t": self.t} | job
+        # Asked only about an update that is of no use, as it takes a pass over the samples.
         cause = partial(self._why_diverged, job["client"], client)
         return answers.answer(
-            self.parts, client.home, self.accumulator, self.wants_single_updates, job, client, done, begin, cause)
+            parts=self.parts,
+            home=client.home,
+            accumulator=self.accumulator,
+            wants_single_updates=self.wants_single_updates,
+            job=job,
+            client=client,
+            trained=done,
+            begin=begin,
+            cause=cause)
 
     def _train_team(self, jobs, arrays):
         """The answers to ``jobs``, a client each.
@@ -321,9 +345,13 @@ class Worker:
             raise
         except Exception:
             done = {}
+        # Clients that trained together took equal shares of the time.
         took_s = (time.perf_counter() - begin) / max(len(done), 1)
-        return [self._team_member(job, part, done.get(row), took_s)
-                for row, (job, part) in enumerate(zip(jobs, arrays))]
+        members = []
+        for row, (job, part) in enumerate(zip(jobs, arrays)):
+            member = self._team_member(job, part, done.get(row), took_s)
+            members.append(member)
+        return members
 
     def _team_member(self, job, arrays, done, took_s):
         """The answer of a client in a team.
@@ -337,7 +365,8 @@ class Worker:
             work = partial(_raising, done)
         else:
             client, result = done
-            work = partial(self._answer, job, client, result, time.perf_counter() - took_s)
+            begin = time.perf_counter() - took_s
+            work = partial(self._answer, job, client, result, begin)
         meta, arrays = self.tried(job, work)
         if self.home.stage.reuses:
             # The next answer is written to the same buffers.
@@ -350,7 +379,9 @@ class Worker:
             return "fault"
         base = client.received.base
         before = mean_loss(self.parts.objective, client.home, self.samples, number, base)
-        return "training" if np.isfinite(before) else "model"
+        if np.isfinite(before):
+            return "training"
+        return "model"
 
     def tell_loss(self, job):
         """The answer with the received model's mean loss over a client's samples."""
@@ -365,6 +396,7 @@ class Worker:
         """(count,) int64: this round's sums, laid out as by ``fedmpi.client.answer.joined``."""
         K = count
         if self.accumulator.totals:
+            # The sums of the strategy's answers come behind those of the K weights.
             K = len(self.received.support)
         return answers.joined(self.accumulator, self.parts.strategy.answers, K)
 

@@ -15,10 +15,12 @@ def joined(parts):
     widths = [part.width for part in parts]
 
     def draw(gen, n, shape):
-        return torch.cat([part.draw(gen, n, shape) for part in parts], dim=1)
+        columns = [part.draw(gen, n, shape) for part in parts]
+        return torch.cat(columns, dim=1)
 
     def apply(images, drawn):
-        for part, columns in zip(parts, drawn.split(widths, dim=1)):
+        columns_of = drawn.split(widths, dim=1)
+        for part, columns in zip(parts, columns_of):
             images = part.apply(images, columns)
         return images
 

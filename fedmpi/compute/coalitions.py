@@ -11,7 +11,9 @@ def coalition_models(strategy, state, x, updates, shares, coalitions):
     The empty coalition counts as zero updates: ``x``, unless the server has momentum.
     """
     W = coalitions * shares
-    W = W / W.sum(dim=1, keepdim=True).clamp(min=1e-300)
+    # The empty coalition has no weight to divide by.
+    totals = W.sum(dim=1, keepdim=True).clamp(min=1e-300)
+    W = W / totals
     if strategy.linear:
         _, models = strategy.merge(state, x, updates, W)
         return models
@@ -31,7 +33,9 @@ def coalition_models(strategy, state, x, updates, shares, coalitions):
 def _unmoved(strategy, state, x, updates, shares):
     """(P,): the merge of updates that are zero."""
     if not state:
+        # A server without a memory moves by updates alone.
         return x
-    zeros = updates._replace(U=torch.zeros_like(updates.U))
-    _, model = strategy.merge(state, x, zeros, shares)
+    zeros = torch.zeros_like(updates.U)
+    unmoved = updates._replace(U=zeros)
+    _, model = strategy.merge(state, x, unmoved, shares)
     return model

@@ -56,9 +56,11 @@ def derivatives(model, layout, x, inputs, labels, loss, batch_size=500):
             x.copy_(vector)
         model.eval()
         whole = torch.zeros(layout.R, device=x.device)
-        for batch in zip(inputs.split(batch_size), labels.split(batch_size)):
-            whole += derivative(*batch)
-        return (whole / len(labels)).cpu()
+        batches = zip(inputs.split(batch_size), labels.split(batch_size))
+        for few_inputs, few_labels in batches:
+            whole += derivative(few_inputs, few_labels)
+        of_a_sample = whole / len(labels)
+        return of_a_sample.cpu()
 
     def gradient(vector):
         def derivative(inputs, labels):
@@ -85,7 +87,9 @@ def _product(model, layout, inputs, labels, loss, v):
     slopes = torch.autograd.grad(value, parameters, create_graph=True, materialize_grads=True)
     # <grad L, v>
     slope = 0
-    for part, direction in zip(slopes, views(layout, v)):
-        slope = slope + (part * direction).sum()
+    directions = views(layout, v)
+    for part, direction in zip(slopes, directions):
+        product = part * direction
+        slope = slope + product.sum()
     parts = torch.autograd.grad(slope, parameters, materialize_grads=True)
     return laid_out(layout, layout.trained, parts)

@@ -52,17 +52,21 @@ def evaluator(model, x, inputs, labels, objective):
 def summed(objective, outputs, targets):
     """``Objective.totals`` of an objective without its own."""
     losses = objective.loss(outputs, targets, reduction="none")
+    total = losses.sum(dtype=torch.float64)
     sums = {}
     for name, metric in objective.metrics.items():
-        sums[name] = metric(outputs, targets).sum(dtype=torch.float64)
-    return losses.sum(dtype=torch.float64), sums
+        values = metric(outputs, targets)
+        sums[name] = values.sum(dtype=torch.float64)
+    return total, sums
 
 
 def in_cache(model, sample):
     """How many samples like ``sample (1, ...)`` go through the model in one pass on a CPU."""
     _, largest = layers_of(model, sample)
+    # Values are float32. The input may be larger than every layer's output.
     sample_bytes = 4 * sample.numel()
-    return max(16, CACHED // max(largest, sample_bytes))
+    largest = max(largest, sample_bytes)
+    return max(16, CACHED // largest)
 
 
 def by_sample(model, x, objective, at_once):
@@ -83,7 +87,8 @@ def by_sample(model, x, objective, at_once):
         x.copy_(vector)
         model.eval()
         rows = []
-        for few_inputs, few_labels in zip(inputs.split(size), labels.split(size)):
+        slices = zip(inputs.split(size), labels.split(size))
+        for few_inputs, few_labels in slices:
             with torch.no_grad():
                 outputs = outputs_of(few_inputs)
                 losses = objective.loss(outputs, few_labels, reduction="none")

@@ -34,7 +34,10 @@ def split(model, sample, name=""):
 
     ``sample (1, ...)`` is an input. ValueError if the model cannot be cut there.
     """
-    module = _named(model, name) if name else _last_linear(model, sample)
+    if name:
+        module = _named(model, name)
+    else:
+        module = _last_linear(model, sample)
 
     def features(inputs):
         with giving_features(model, module):
@@ -57,7 +60,8 @@ def split(model, sample, name=""):
                 "follow, as far as can be seen, from what goes in there alone; name another "
                 "module, or use a model whose last layer is linear"
             )
-    return Split(features, head, tuple(seen.input.shape[1:]), module)
+    shape = tuple(seen.input.shape[1:])
+    return Split(features, head, shape, module)
 
 
 @contextlib.contextmanager
@@ -67,8 +71,13 @@ def giving_features(model, module):
     Code that trains on a model's outputs then trains on features.
     """
     seen = _Seen()
+
+    def replace(model, inputs, outputs):
+        return seen.take()
+
     with seen.watching(module):
-        handle = model.register_forward_hook(lambda model, inputs, outputs: seen.take())
+        # A hook's result takes the place of the model's outputs.
+        handle = model.register_forward_hook(replace)
         try:
             yield
         finally:

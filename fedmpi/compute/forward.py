@@ -57,7 +57,8 @@ def ensemble(model, layout, objective):
         losses, headlines = [], []
         with mode(model, training=False):
             for rows in X.split(MODELS):
-                loss, headline = _score(objective, outputs_of(rows), inputs, labels)
+                outputs = outputs_of(rows)
+                loss, headline = _score(objective, outputs, inputs, labels)
                 losses.append(loss)
                 headlines.append(headline)
         return torch.cat(losses), torch.cat(headlines)
@@ -69,7 +70,8 @@ def _score(objective, outputs, inputs, labels):
     """``(loss_sum (m,) float64, headline_sum (m,))`` of ``outputs(inputs) -> (m, s, ...)``."""
     headline = objective.metrics[objective.headline]
     loss_sum = headline_sum = 0
-    for few_inputs, few_labels in zip(inputs.split(SAMPLES), labels.split(SAMPLES)):
+    slices = zip(inputs.split(SAMPLES), labels.split(SAMPLES))
+    for few_inputs, few_labels in slices:
         z = outputs(few_inputs)
         m, s = z.shape[:2]
         # All models' samples, one model after the other.
@@ -78,8 +80,10 @@ def _score(objective, outputs, inputs, labels):
         targets = targets.flatten(0, 1)
         losses = objective.loss(z, targets, reduction="none")
         values = headline(z, targets)
-        loss_sum = loss_sum + losses.view(m, s).sum(1, dtype=torch.float64)
-        headline_sum = headline_sum + _count(values.view(m, s))
+        by_model = losses.view(m, s)
+        loss_sum = loss_sum + by_model.sum(1, dtype=torch.float64)
+        by_model = values.view(m, s)
+        headline_sum = headline_sum + _count(by_model)
     return loss_sum, headline_sum
 
 
@@ -123,7 +127,8 @@ def _side_by_side(body, head, rows):
         if not body:
             return through(head_layers, inputs.flatten(1))
         parts = [features(images) for images in inputs.split(images_a_pass)]
-        return through(head_layers, torch.cat(parts, dim=1))
+        all_features = torch.cat(parts, dim=1)
+        return through(head_layers, all_features)
 
     return logits
 
@@ -195,7 +200,9 @@ def shared_chain(model, layout):
     stack = _stack(model, layout)
     body = []
     for place, layer in enumerate(body_layers):
-        body.append(body_rule(layer, stack, shared=place == 0))
+        # Behind the first layer each model has features of its own.
+        rule = body_rule(layer, stack, shared=place == 0)
+        body.append(rule)
     head = [_head_rule(layer, stack) for layer in head_layers]
     if None in body + head:
         return None
@@ -235,7 +242,9 @@ def _relu_last(layers):
     layers = list(layers)
     for place in range(len(layers) - 1):
         first, second = layers[place: place + 2]
-        if type(first) is nn.ReLU and type(second) is nn.MaxPool2d:
+        pools = type(second) is nn.MaxPool2d
+        # Once pooled, there are fewer entries for ReLU to look at.
+        if pools and type(first) is nn.ReLU:
             layers[place: place + 2] = second, first
     return layers
 
@@ -265,7 +274,7 @@ def body_rule(layer, stack, shared, memory_format=torch.channels_last):
     """``rule(rows) -> layer`` on ``(s, m * channels, height, width)``; None for an unknown layer.
 
     ``shared``: its input is ``(s, channels, ...)``, the same for all models. ``stack(rows, tensor)
-    -> (m, *shape)``; ``memory`` is the weights' format. Batch norm is that of eval mode.
+    -> (m, *shape)``; ``memory_format`` is the weights'. Batch norm is that of eval mode.
     """
     if type(layer) in BY_CHANNEL:
         return lambda rows: layer
@@ -280,9 +289,10 @@ def _convolution(layer, stack, shared, memory_format, rows):
     """The wide convolution of all models."""
     weights = stack(rows, layer.weight)
     groups = 1 if shared else len(weights) * layer.groups
+    all_weights = weights.flatten(0, 1)
     return partial(
         F.conv2d,
-        weight=weights.flatten(0, 1).to(memory_format=memory_format),
+        weight=all_weights.to(memory_format=memory_format),
         bias=_by_channel(stack, rows, layer.bias),
         stride=layer.stride,
         padding=layer.padding,
@@ -328,7 +338,8 @@ def _head_rule(layer, stack):
 def _linear(weight, bias, h):
     """(m, s, outputs): a linear layer of all models, for ``h (m, s, n)`` or a shared ``(s, n)``."""
     if h.ndim == 3:
-        return torch.baddbmm(bias[:, None], h, weight.transpose(1, 2))
+        transposed = weight.transpose(1, 2)
+        return torch.baddbmm(bias[:, None], h, transposed)
     # Shared: one product for all models.
     all_weights = weight.flatten(0, 1)
     outputs = F.linear(h, all_weights, bias.flatten())

@@ -43,7 +43,9 @@ class Several(nn.Module):
     def forward(self, inputs):
         outputs = [network(inputs) for network in self.of_clients]
         if self.of_server is not None:
-            self.of_server(self.features(self.of_clients[0], inputs))
+            first = self.of_clients[0]
+            features = self.features(first, inputs)
+            self.of_server(features)
         return outputs[0]
 
 
@@ -62,7 +64,8 @@ def laid_out(layout, model, personal):
     """
     if not isinstance(model, Several):
         return layout.with_personal(personal)
-    server_only = [slot.name for slot in layout.slots if slot.name.startswith(SERVER + ".")]
+    names = [slot.name for slot in layout.slots]
+    server_only = [name for name in names if name.startswith(SERVER + ".")]
     layout = replace(layout, server_only=tuple(server_only))
     if personal is None:
         return layout

@@ -89,7 +89,8 @@ def learning_rates(task, steps):
     if not task.rates.within:
         lr = task.lr * rate(now, 0, 1)
         return [lr] * steps
-    return [task.lr * rate(now, step, steps) for step in range(steps)]
+    factors = [rate(now, step, steps) for step in range(steps)]
+    return [task.lr * factor for factor in factors]
 
 
 def batches(task, shuffle=True):
@@ -191,7 +192,9 @@ def _prepared(task, descent, x):
     sparse = "trainable" in start
     make = partial(_step, task, descent, x, sparse)
     watched = task.probe.step or task.probe.epoch
-    if task.recorder is None or watched or descent.loss is not None:
+    # Code from outside may do something else in every step.
+    from_outside = watched or descent.loss is not None
+    if task.recorder is None or from_outside:
         return make(start), start
     rule = task.optimiser, descent, task.clip_norm
     return task.recorder.steps(rule, make, start)
@@ -215,7 +218,9 @@ def _taking(step, operands):
 
 def _mask_again(task, x, operands):
     """Zero the model and the optimiser's state off the task's mask, after the mask has moved."""
-    for tensor in (x, *states_of(operands).values()):
+    state = states_of(operands)
+    for tensor in (x, *state.values()):
+        # Counts have another shape, and no mask.
         if tensor.shape == task.trainable.shape:
             tensor.mul_(task.trainable)
 
@@ -257,7 +262,8 @@ def resume(state, inner):
 def shift_of(descent, task):
     """(R,): the vector to add to every gradient of the task, 0 on padding."""
     real = task.layout.real[: task.layout.R]
-    return descent.shift(task) * real.to(task.x.device)
+    real = real.to(task.x.device)
+    return descent.shift(task) * real
 
 
 def states_of(operands):
@@ -346,14 +352,18 @@ def clipping(most, gradients, order):
 
     It is 1 if they are shorter. Their norms are added up in ``order``.
     """
-    norms = torch._foreach_norm([gradients[place] for place in order])
+    ordered = [gradients[place] for place in order]
+    norms = torch._foreach_norm(ordered)
     norm = torch.linalg.vector_norm(torch.stack(norms))
-    return (most / (norm + 1e-6)).clamp(max=1.0)
+    # As in torch: the 1e-6 spares a gradient of 0 the division by 0.
+    factor = most / (norm + 1e-6)
+    return factor.clamp(max=1.0)
 
 
 def _move(task, x, trained, operands):
-    """``move(gradients, lr)``: the optimiser's step on ``x (R,)``, with its state among ``operands``.
+    """``move(gradients, lr)``: the optimiser's step on ``x (R,)``.
 
+    Its state is among ``operands``.
     The ``trained`` parameters live in x. Without a fused kernel the gradients are views of the
     task's ``g``.
     """

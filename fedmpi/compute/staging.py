@@ -46,11 +46,13 @@ def resident(data, device):
     free, _ = torch.cuda.mem_get_info(device)
     if num_bytes > PART * free:
         return None
-    return Resident(*(_moved(array, device) for array in arrays))
+    moved = [_moved(array, device) for array in arrays]
+    return Resident(*moved)
 
 
 def _moved(array, device):
     """The array on the device, moved piece by piece."""
+    # Torch has no function from numpy's types to its own.
     dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
     moved = torch.empty(array.shape, dtype=dtype, device=device)
     row_bytes = max(1, array[:1].nbytes)
@@ -85,7 +87,9 @@ def staging(P, device, pinned=None):
     """
     if pinned is None:
         pinned = device.type != "cpu"
-    return _staged(P, device) if pinned else _direct(P)
+    if pinned:
+        return _staged(P, device)
+    return _direct(P)
 
 
 def _direct(P):
@@ -106,10 +110,13 @@ def _staged(P, device):
 
     def up(values, support, into=None):
         staged = buffer[: len(values)].copy_(values)
-        return _spread(staged.to(device), on_device(support), P, into)
+        values = staged.to(device)
+        support = on_device(support)
+        return _spread(values, support, P, into)
 
     def difference(x, base, support):
-        return _difference(x, base, on_device(support))
+        support = on_device(support)
+        return _difference(x, base, support)
 
     def down(values):
         return buffer[: len(values)].copy_(values)

@@ -39,11 +39,13 @@ class Cut(NamedTuple):
 
     def down(self, x):
         """Take the values of the whole model's ``x (P,)``."""
-        scattered(gathered(x, self.support), self.places, self.x)
+        values = gathered(x, self.support)
+        scattered(values, self.places, self.x)
 
     def up(self, values, into):
         """``into (P,)``, with ``values (P',)`` written to their places in the whole vector."""
-        return scattered(gathered(values, self.places), self.support, into)
+        kept = gathered(values, self.places)
+        return scattered(kept, self.support, into)
 
 
 def cut(model, structure, units):
@@ -55,7 +57,7 @@ def cut(model, structure, units):
     device = next(model.parameters()).device
     x = torch.zeros(layout.P, device=device)
     g = torch.zeros(layout.R, device=device)
-    tensors = dict([*model.named_parameters(), *model.named_buffers()])
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     # deepcopy looks up the copy of a tensor here, and makes none of its own.
     copies = {id(tensor): tensor for tensor in tensors.values()}
     for slot in layout.slots:
@@ -64,14 +66,16 @@ def cut(model, structure, units):
     smaller = copy.deepcopy(model, copies)
     for module in smaller.modules():
         _resize(module)
-    support = _positions(entries_of(structure, units), device)
+    entries = entries_of(structure, units)
+    support = _positions(entries, device)
     places = _positions(layout.real, device)
     return Cut(smaller, layout, x, g, support, places)
 
 
 def _positions(mask, device):
     """int32 (K,), sorted, on the device: where ``mask`` is True."""
-    return torch.from_numpy(index_of(mask.numpy())).to(device)
+    index = index_of(mask.numpy())
+    return torch.from_numpy(index).to(device)
 
 
 def _tensor(slot, layout, x, g):
@@ -101,6 +105,7 @@ def _resize_convolution(module):
     filters = len(module.weight)
     depthwise = module.groups > 1 and module.groups == module.in_channels
     if depthwise:
+        # Its groups are its inputs' channels: as many go as filters.
         module.groups = filters * module.groups // module.out_channels
     module.out_channels = filters
     module.in_channels = module.weight.shape[1] * module.groups
@@ -119,7 +124,8 @@ def check(model, structure, x, sample):
     units = torch.cat(every_other)
     smaller = cut(model, structure, units)
     smaller.down(x)
-    expected = _outputs_of_part(model, x, entries_of(structure, units), sample)
+    entries = entries_of(structure, units)
+    expected = _outputs_of_part(model, x, entries, sample)
     try:
         outputs = _outputs(smaller.model, sample)
     except (RuntimeError, ValueError, IndexError) as error:
@@ -128,7 +134,8 @@ def check(model, structure, x, sample):
             "the model does not work without half of its filters and neurons "
             f"({reason}); {FIXES_SIZES}"
         ) from error
-    if len(outputs) != len(expected) or not all(map(_same, outputs, expected)):
+    agrees = len(outputs) == len(expected) and all(map(_same, outputs, expected))
+    if not agrees:
         raise UserError(
             "without half of its filters and neurons the model computes something "
             f"else than with these zero; {FIXES_SIZES}"

@@ -123,8 +123,8 @@ class _Trace(TorchFunctionMode):
     def _see(self, function, args, kwargs, before, parameters, result):
         """Follow labels through an operation.
 
-        ``before`` is {id(input): its labels}, ``parameters`` the parameters and statistics among the
-        inputs.
+        ``before`` is {id(input): its labels}, ``parameters`` the parameters and statistics among
+        the inputs.
         """
         name = function.__name__.strip("_")
         if name in CONVOLUTIONS:

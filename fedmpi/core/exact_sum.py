@@ -29,8 +29,9 @@ def magnitude(values):
     if not len(values):
         return 0.0
     # One NaN makes both NaN.
-    extremes = torch.stack(torch.aminmax(values))
-    low, high = extremes.tolist()
+    extremes = torch.aminmax(values)
+    # Together, as each way down from a GPU waits for it.
+    low, high = torch.stack(extremes).tolist()
     return max(-low, high)
 
 
@@ -47,9 +48,11 @@ def add(sums, values, share, size):
         return
     # On a GPU launches cost the time: 128 MiB at once.
     block = BLOCK if on_cpu else BLOCK << 9
-    for part, total in zip(values.split(block), sums.split(block)):
+    blocks = zip(values.split(block), sums.split(block))
+    for part, total in blocks:
         products = part.double().mul_(scale)
-        total += products.round_().long()
+        products.round_()
+        total += products.long()
 
 
 def add_small(sums, values, scale):
@@ -57,7 +60,8 @@ def add_small(sums, values, scale):
 
     Both are numpy's, and the products are below 2^51.
     """
-    product = np.empty(min(BLOCK, len(values)))
+    K = len(values)
+    product = np.empty(min(BLOCK, K))
     for start in range(0, len(values), BLOCK):
         end = start + BLOCK
         part = values[start:end]
@@ -72,7 +76,9 @@ def add_small(sums, values, scale):
 def mean(sums, whole):
     """float32 (K,): the values of ``sums (K,) int64``, divided by the ``whole`` of the shares."""
     means = torch.empty(len(sums))
-    for part, out in zip(sums.split(BLOCK), means.split(BLOCK)):
-        values = part.double().mul_(QUANTUM)
-        out.copy_(values.div_(whole))
+    blocks = zip(sums.split(BLOCK), means.split(BLOCK))
+    for part, out in blocks:
+        values = part.double()
+        values.mul_(QUANTUM).div_(whole)
+        out.copy_(values)
     return means

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from fedmpi.core.tensors import mode, tensors_in
 
@@ -137,8 +136,17 @@ class _Watch(TorchDispatchMode):
     is the weight. A tensor made from the sample has none.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls):
+        """False: else the first operation seen imports all of torch's compiler, more than a second
+        of processor time a run."""
+        return False
+
     def __init__(self, model):
+        # Here, since it imports triton, and workers watch no model.
+        from torch.utils.flop_counter import flop_registry
         super().__init__()
+        self.formulas = flop_registry
         self.flops, self.output_bytes = {}, []
         parameters = list(model.named_parameters())
         self.sizes = {name: parameter.numel() for name, parameter in parameters}
@@ -154,8 +162,8 @@ class _Watch(TorchDispatchMode):
         inputs = tensors_in([args, kwargs])
         outputs = tensors_in(result)
         operation = function._overloadpacket
-        if operation in flop_registry:
-            flops = flop_registry[operation](*args, **kwargs, out_val=result)
+        if operation in self.formulas:
+            flops = self.formulas[operation](*args, **kwargs, out_val=result)
             adds = operation in ADDS_ITS_FIRST_ARGUMENT
             self._count(flops, tensors_in(args[1:]) if adds else inputs)
         else:

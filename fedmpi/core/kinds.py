@@ -78,17 +78,19 @@ def kind(layout, name):
 
 def _own_layout(layout, name):
     """``(own, regions)``: the layout of a network, and its slots in the common one, by region."""
-    regions = []
+    regions, shapes = [], []
     for slots in (layout.weights, layout.others, layout.buffers):
-        regions.append([slot for slot in slots if _is_of(slot.name, name)])
-    shapes = []
-    for slots in regions:
-        shapes.append([(_within(slot.name, name), slot.shape) for slot in slots])
+        region = [slot for slot in slots if _is_of(slot.name, name)]
+        regions.append(region)
+        named = [(_within(slot.name, name), slot.shape) for slot in region]
+        shapes.append(named)
     frozen = []
     for tensor, shape in layout.frozen:
         if _is_of(tensor, name):
-            frozen.append((_within(tensor, name), shape))
-    return arranged(*shapes, frozen), regions
+            own_name = _within(tensor, name)
+            frozen.append((own_name, shape))
+    weights, others, buffers = shapes
+    return arranged(weights, others, buffers, frozen), regions
 
 
 def _is_of(tensor, name):
@@ -103,6 +105,7 @@ def _within(tensor, name):
 
 def _span(slots, length):
     """The slice of ``length`` values that begins with the first of the slots."""
+    # A network without parameters of a region has an empty slice there.
     start = slots[0].offset if slots else 0
     return slice(start, start + length)
 
@@ -116,7 +119,8 @@ def with_part(kind, x, vector):
     """``(P,)``: a copy of ``x`` with the network's own ``vector (P_k,)`` in its places."""
     whole = x.clone()
     lengths = [span.stop - span.start for span in kind.spans]
-    for span, values in zip(kind.spans, vector.split(lengths)):
+    pieces = vector.split(lengths)
+    for span, values in zip(kind.spans, pieces):
         whole[span] = values
     return whole
 
@@ -132,7 +136,8 @@ def positions(kind, alone):
     """int32 (K,), sorted: a network's own positions ``alone (K,)``, in the common vector."""
     layout = kind.layout
     first = alone.new_tensor([0, layout.Q, layout.R])
-    starts = alone.new_tensor([span.start for span in kind.spans])
+    starts = [span.start for span in kind.spans]
+    starts = alone.new_tensor(starts)
     moves = starts - first
     # A position moves with its region: 0 for weights, 1 for other parameters, 2 for buffers.
     after_weights = (alone >= layout.Q).long()

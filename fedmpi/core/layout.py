@@ -176,7 +176,7 @@ class Layout:
     def support(self, mask):
         """int32 (K,), sorted: the travelling positions under ``mask (Q,) bool``. Read only.
 
-        These are the kept weights, then the dense tail, without personal tensors.
+        These are the kept weights, then the dense positions, without personal tensors.
         """
         # A round asks for the support of the same mask several times. A mask's version changes
         # with its values.
@@ -203,7 +203,14 @@ def arranged(weights, others, buffers, frozen=()):
     weights, Q = _lay(weights, 0)
     others, R = _lay(others, Q)
     buffers, P = _lay(buffers, R)
-    return Layout(weights, others, buffers, Q, R, P, tuple(frozen))
+    return Layout(
+        weights=weights,
+        others=others,
+        buffers=buffers,
+        Q=Q,
+        R=R,
+        P=P,
+        frozen=tuple(frozen))
 
 
 def _lay(tensors, start):
@@ -211,7 +218,9 @@ def _lay(tensors, start):
     slots = []
     for name, shape in tensors:
         size = math.prod(shape)
-        slots.append(Slot(name, tuple(shape), start, size))
+        slot = Slot(name, tuple(shape), start, size)
+        slots.append(slot)
+        # Divided and rounded up.
         lines = -(-size // ALIGN)
         start += lines * ALIGN
     return tuple(slots), start
@@ -231,6 +240,7 @@ def _sort(model, moving):
         trained.append((name, parameter))
         if parameter.dtype != torch.float32:
             strange.append(name)
+    # All of them lie in one float32 vector.
     if strange:
         raise ValueError(
             f"parameters must be float32, got {', '.join(strange)}; "
@@ -314,5 +324,6 @@ def check(model, layout, x):
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     for slot in layout.slots:
         # float32: 4 bytes a value.
-        address = x.data_ptr() + 4 * slot.offset
-        assert tensors[slot.name].data_ptr() == address, f"{slot.name} left its vector"
+        expected = x.data_ptr() + 4 * slot.offset
+        address = tensors[slot.name].data_ptr()
+        assert address == expected, f"{slot.name} left its vector"

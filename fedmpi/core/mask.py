@@ -43,8 +43,8 @@ def _check_choice(name, value, choices):
 def budgets(layout, sparsity, distribution="erk", min_kept=MIN_KEPT):
     """Kept weights a layer: ints that sum to ``round((1 - sparsity) * weights)`` exactly.
 
-    A layer keeps at least ``min_kept`` weights, or all of a smaller layer. UserError if the budget is
-    too small. ``distribution`` is one of
+    A layer keeps at least ``min_kept`` weights, or all of a smaller layer. UserError if the budget
+    is too small. ``distribution`` is one of
 
     * ``uniform``: the same density in every layer, the first one too;
     * ``first-dense``: the first prunable layer whole, the same density in all others. RigL's paper
@@ -100,6 +100,7 @@ def _first_dense(shapes, density):
 
 def _er(shapes, density):
     raw = []
+    # Rows and columns alone count, whatever the size of the kernel.
     for rows, columns, *_ in shapes:
         raw.append((rows + columns) / (rows * columns))
     return _rescale(shapes, density, raw)
@@ -133,9 +134,13 @@ def _rescale(shapes, density, raw):
 def _thesis(shapes, density):
     """``S_l = (1 - raw_l) S sum(n) / sum((1 - raw) n)``: nearly uniform, as raw is mostly tiny."""
     sizes = [math.prod(shape) for shape in shapes]
-    rest = [1 - sum(shape) / size for shape, size in zip(shapes, sizes)]
     num_zeros = (1 - density) * sum(sizes)
-    weighted = sum(share * size for share, size in zip(rest, sizes))
+    rest = []
+    weighted = 0
+    for shape, size in zip(shapes, sizes):
+        share = 1 - sum(shape) / size
+        rest.append(share)
+        weighted += share * size
     scale = num_zeros / weighted
     return [1 - share * scale for share in rest]
 
@@ -155,22 +160,26 @@ def _round(sizes, densities, total, low, min_kept):
     Each lies between ``low``, ``min_kept`` for most layers, and the layer's size.
     """
     if total < sum(low):
+        sparsity = 1 - total / sum(sizes)
+        most = 1 - sum(low) / sum(sizes)
         raise UserError(
-            f"sparsity {1 - total / sum(sizes):.4f} leaves {total} weights, but every layer keeps "
-            f"at least {min_kept}; this model bears at most sparsity {1 - sum(low) / sum(sizes):.4f}"
+            f"sparsity {sparsity:.4f} leaves {total} weights, but every layer keeps "
+            f"at least {min_kept}; this model bears at most sparsity {most:.4f}"
         )
     layers = range(len(sizes))
     kept = []
     for i in layers:
         wanted = math.floor(densities[i] * sizes[i])
-        kept.append(min(sizes[i], max(low[i], wanted)))
+        wanted = max(low[i], wanted)
+        kept.append(min(sizes[i], wanted))
 
     # The layers furthest below their share come first.
     surplus = [kept[i] - densities[i] * sizes[i] for i in layers]
     order = sorted(layers, key=lambda i: surplus[i])
     missing = total - sum(kept)
     while missing:
-        _share_out(kept, missing, order, sizes if missing > 0 else low)
+        bounds = sizes if missing > 0 else low
+        _share_out(kept, missing, order, bounds)
         missing = total - sum(kept)
     return kept
 
@@ -208,12 +217,15 @@ def largest(scores, k):
     n = len(scores)
     if n > 64 * SAMPLE and 0 < 10 * k < n:
         values = scores.numpy()
-        places = np.flatnonzero(values >= _guessed_bound(values, k))
+        bound = _guessed_bound(values, k)
+        places = np.flatnonzero(values >= bound)
         if len(places) >= k:
             candidates = torch.from_numpy(values[places])
-            chosen = positions(top(candidates, k))
-            return torch.from_numpy(places[chosen.numpy()])
-    return positions(top(scores, k))
+            is_chosen = top(candidates, k)
+            chosen = places[positions(is_chosen).numpy()]
+            return torch.from_numpy(chosen)
+    is_chosen = top(scores, k)
+    return positions(is_chosen)
 
 
 def _guessed_bound(values, k):
@@ -223,7 +235,8 @@ def _guessed_bound(values, k):
     size = len(sample)
     # A tenth more than its share, and 40 for small shares.
     rank = int(1.1 * k / n * size) + 40
-    return sample[-min(rank, size)]
+    rank = min(rank, size)
+    return sample[-rank]
 
 
 def top(scores, k):
@@ -255,7 +268,8 @@ def falling(sizes, places):
     """
     # Keys of value and position: numpy sorts integers by vector instructions. As no value is
     # negative, its bits are in the order of the values.
-    bits = sizes.index_select(0, places).view(torch.int32)
+    values = sizes.index_select(0, places)
+    bits = values.view(torch.int32)
     falling_bits = (torch.iinfo(torch.int32).max - bits).long()
     keys = falling_bits.bitwise_left_shift_(32).bitwise_or_(places)
     keys.numpy().sort()
@@ -274,15 +288,22 @@ def by_layer(layout, places):
 
     Positions of no layer are left out.
     """
-    spans = [slot.span for slot in layout.weights]
-    offsets = places.new_tensor([(span.start, span.stop) for span in spans])
-    edges = torch.searchsorted(places, offsets).tolist()
-    return [places[start:end] for start, end in edges]
+    offsets = []
+    for slot in layout.weights:
+        span = slot.span
+        offsets.append((span.start, span.stop))
+    # One search for all layers.
+    edges = torch.searchsorted(places, places.new_tensor(offsets))
+    return [places[start:end] for start, end in edges.tolist()]
 
 
 def living(layout, mask):
     """The positions in the vector of each layer's kept weights."""
-    places = positions(mask) if mask.is_cuda else layout.support(mask)
+    if mask.is_cuda:
+        places = positions(mask)
+    else:
+        # Found once a mask; dense positions belong to no layer's weights.
+        places = layout.support(mask)
     return by_layer(layout, places)
 
 
@@ -309,7 +330,8 @@ def _among(free, chosen):
     """bool (n,): the places of ``chosen (count,) bool``, counted among those of ``free (n,)``."""
     mask = torch.zeros_like(free)
     places = positions(free).numpy()
-    mask.numpy()[places[chosen.numpy()]] = True
+    places = places[chosen.numpy()]
+    mask.numpy()[places] = True
     return mask
 
 
@@ -321,7 +343,8 @@ def _without(free, count, gen):
     left = free.copy()
     surplus = np.count_nonzero(left) - count
     while surplus:
-        left[gen.integers(len(left), size=surplus)] = False
+        hits = gen.integers(len(left), size=surplus)
+        left[hits] = False
         surplus = np.count_nonzero(left) - count
     return left
 
@@ -356,9 +379,9 @@ def top_among(layout, layers, x, kept):
     mask = torch.zeros(layout.Q, dtype=torch.bool)
     for places, k in zip(layers, kept):
         sizes = x.index_select(0, places).abs_()
-        chosen = largest(sizes, k)
+        chosen = places[largest(sizes, k)]
         # By numpy: torch takes twice the time.
-        mask.numpy()[places.numpy()[chosen.numpy()]] = True
+        mask.numpy()[chosen.numpy()] = True
     assert layout.kept(mask) == list(kept), "a layer has fewer candidates than weights to keep"
     return mask
 
@@ -383,14 +406,15 @@ def swap(layout, mask, counts, x, grow, drop=nearest_zero):
     weights among those pruned before: a weight just dropped may not return in the same update.
     """
     new = mask.clone()
-    for slot, live, count in zip(layout.weights, living(layout, mask), counts):
-        pruned = slot.size - len(live)
-        k = min(count, len(live), pruned)
+    for slot, kept, count in zip(layout.weights, living(layout, mask), counts):
+        pruned = slot.size - len(kept)
+        k = min(count, len(kept), pruned)
         if k == 0:
             continue
         new[slot.span] |= grow(slot, k)
-        dropped = drop(x.index_select(0, live), k)
-        new.index_fill_(0, live.index_select(0, dropped).long(), False)
+        values = x.index_select(0, kept)
+        dropped = kept.index_select(0, drop(values, k))
+        new.index_fill_(0, dropped.long(), False)
     assert layout.kept(new) == layout.kept(mask), "an update changed the number of kept weights"
     return new
 
@@ -413,6 +437,7 @@ def never_swaps(layout, kept, share, rounds, why):
     Round t swaps ``share(t)`` of the ``kept`` weights of every sparse layer, rounded down to whole
     weights.
     """
+    # A dense layer has no place to grow a weight.
     sparse = [k for slot, k in zip(layout.weights, kept) if k < slot.size]
     most = max(sparse, default=0)
 

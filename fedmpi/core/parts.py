@@ -117,7 +117,7 @@ class Facts(NamedTuple):
     touched: int = 1              # clients that this part changes: of features and faults
     shape: tuple = ()             # of a sample
     ids: bool = False             # inputs are whole numbers that reach the model as they are
-    estimators: tuple = ()            # names of estimators that look at updates or ask for utilities
+    estimators: tuple = ()        # names of those that look at updates or ask for utilities
     fixed_masks: bool = True      # the first mask stays
     coded: bool = False           # the codec changes values
     own_tests: bool = False       # clients have test parts of their own
@@ -497,9 +497,9 @@ class Strategy(NamedTuple):
     ``server_data`` is ``"labelled"`` or ``"unlabelled"`` if it works with the samples of
     ``--server-data``, else empty. ``before(state, x (P,), mask) -> Training`` is the server's
     training beside the clients, x being the model for all of them; the result is
-    ``updates.server_update (K,)``, a difference from x. ``after(state, x (P,), updates, lab) -> (state,
-    x)`` is the server's own work on the merged model, once after each merge; entries outside the
-    support do not move. Coalitions are judged by merged models without this work.
+    ``updates.server_update (K,)``, a difference from x. ``after(state, x (P,), updates, lab) ->
+    (state, x)`` is the server's own work on the merged model, once after each merge; entries
+    outside the support do not move. Coalitions are scored by merged models without this work.
 
     Messages may hold more than the model and its update, each array with its ``Field``:
 
@@ -525,8 +525,8 @@ class Strategy(NamedTuple):
 
     A client is tested on its own test part (``--client-test``) by the present model with the
     client's personal tensors laid over it, or by ``own_model(task) -> (P,)``, unless the result is
-    None. ``task`` is the client's as it would train now, with ``message`` and ``kept``; the function
-    may train ``task.x`` in place and return it. If a client's outputs are not its model's,
+    None. ``task`` is the client's as it would train now, with ``message`` and ``kept``; the
+    function may train ``task.x`` in place and return it. If a client's outputs are not its model's,
     ``predict(task, inputs (n, ...)) -> (n, classes)`` gives them, for such a task with its model
     at the tested vector, in evaluation mode and without gradients.
 
@@ -580,8 +580,8 @@ class Pruner(NamedTuple):
     the same mask object if nothing changes; a pruner returns ``(state, mask, x)`` to rewind weights
     to earlier values. ``probe(task) -> Probe`` runs on clients, or is None.
 
-    The server zeroes pruned weights, unless the pruner keeps their last values (``keeps_pruned_values``);
-    they are not sent. ``exact``: the number of kept weights never changes, as the server asserts.
+    The server zeroes pruned weights. If the pruner ``keeps_pruned_values`` it leaves their last
+    values, which are not sent. ``exact``: the number of kept weights never changes, as the server asserts.
     ``moves``: clients change their masks while they train, so updates do not add up.
 
     ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every
@@ -849,9 +849,9 @@ class Fault(NamedTuple):
     (n, ...) float32, gen) -> new tensor``.
 
     ``local(task, train, previous) -> Trained`` replaces the strategy's local training, ``train()
-    -> Trained``: it changes ``task.x (P,)`` in place, on live weights only. Its chance comes from
-    ``task.gen`` alone. If ``needs_previous_model``, ``previous (P,)`` is the model published in the round before,
-    None in the first round; otherwise it is None.
+    -> Trained``: it changes ``task.x (P,)`` in place, on trainable weights only. Its chance comes
+    from ``task.gen`` alone. If it ``needs_previous_model``, ``previous (P,)`` is the model published
+    in the round before, None in the first round; otherwise it is None.
     """
 
     who: Callable

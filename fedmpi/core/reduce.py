@@ -38,7 +38,8 @@ def held_shares(B, w):
     bits = B.view(torch.uint8)
     width = _width(B)
     parts = bits.split(width, dim=1)
-    for part, out in zip(parts, share.split(width, dim=-1)):
+    shares = share.split(width, dim=-1)
+    for part, out in zip(parts, shares):
         out.copy_(w @ part.float())
     return share
 
@@ -63,9 +64,12 @@ def _clipped(updates, weights, factor):
     present = torch.where(waits, 0.0, weights)
     step, norms = _product_and_norms(updates, present, width)
     scale = clip_scales(norms, weights, factor)
-    scaled = weights if scale is None else weights * scale
+    scaled = weights
+    if scale is not None:
+        scaled = weights * scale
     counted = ~waits
-    if bool((scaled[counted] != weights[counted]).any()):
+    differs = scaled[counted] != weights[counted]
+    if bool(differs.any()):
         # A long row did not look long by its first columns: do it again.
         return _scaled(updates, weights, scale)
 
@@ -93,7 +97,8 @@ def _product_and_norms(updates, weights, width):
     step = torch.empty(updates.U.shape[1])
     step_of_trained = step[: updates.trained]
     squares = np.zeros(len(weights))
-    for part, out in zip(U.split(width, dim=1), step_of_trained.split(width)):
+    blocks = zip(U.split(width, dim=1), step_of_trained.split(width))
+    for part, out in blocks:
         # The product brings the block to the cache.
         torch.mv(part.t(), weights, out=out)
         squares += _squares(part)
@@ -142,14 +147,17 @@ def on_support(values, support, P):
 
     A server keeps its memory of kept weights this way: a pruned weight loses it.
     """
-    return torch.zeros(P).index_copy_(0, support.long(), values)
+    whole = torch.zeros(P)
+    return whole.index_copy_(0, support.long(), values)
 
 
 def moved(x, support, step):
     """A copy of ``x (P,)`` with ``step (K,)`` added on ``support``; (M, P) for steps (M, K)."""
-    if step.ndim > 1 or not leading(support):
+    has_rows = step.ndim > 1
+    if has_rows or not leading(support):
         models = x.expand(*step.shape[:-1], -1)
         return models.index_add(-1, support, step)
+    # The first positions need no index.
     after = x.clone()
     after[: len(step)] += step
     return after
@@ -157,7 +165,8 @@ def moved(x, support, step):
 
 def average(state, x, updates, weights):
     """FedAvg's merge: ``(state, x)`` moved by the mean update."""
-    return state, moved(x, updates.support, mean(updates, weights))
+    step = mean(updates, weights)
+    return state, moved(x, updates.support, step)
 
 
 # --- rows in blocks of columns ---
@@ -165,9 +174,10 @@ def average(state, x, updates, weights):
 
 def in_double(U):
     """The columns of ``U (C, K)`` as float64, block by block in one buffer."""
-    width = _width(U)
     C, K = U.shape
-    buffer = torch.empty(C, min(width, K), dtype=torch.float64)
+    width = _width(U)
+    largest = min(width, K)
+    buffer = torch.empty(C, largest, dtype=torch.float64)
     for columns in U.split(width, dim=1):
         block = buffer[:, : columns.shape[1]]
         yield block.copy_(columns)
@@ -175,7 +185,8 @@ def in_double(U):
 
 def _width(U):
     """How many columns of ``U (C, K)`` make a block."""
-    return max(1, BLOCK // max(len(U), 1))
+    C = max(len(U), 1)
+    return max(1, BLOCK // C)
 
 
 def row_norms(U):

@@ -37,7 +37,8 @@ def index_of(mask):
 def mask_of(support, Q):
     """bool (Q,): the mask that keeps the sorted positions of ``support`` below Q."""
     mask = torch.zeros(Q, dtype=torch.bool)
-    mask[support[: below(support, Q)]] = True
+    num_weights = below(support, Q)
+    mask[support[:num_weights]] = True
     return mask
 
 
@@ -76,9 +77,8 @@ def below(support, bound):
 
 
 def leading(support):
-    """Whether sorted positions are the first ones, as in a model without pruned weights.
-
-    It is found once a support, as no code writes to one."""
+    """Whether sorted positions are the first ones, as in a model without pruned weights."""
+    # No code writes to a support, so that the answer may stay with it.
     if not hasattr(support, "leading"):
         support.leading = _is_leading(support)
     return support.leading

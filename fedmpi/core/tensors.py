@@ -199,7 +199,8 @@ class Fixed(NamedTuple):
         if not len(self.frozen) and not self.constants:
             return ""
         key = self.constants.encode()
-        return hashlib.blake2b(self.frozen.data, digest_size=8, key=key).hexdigest()
+        digest = hashlib.blake2b(self.frozen.data, digest_size=8, key=key)
+        return digest.hexdigest()
 
 
 def fixed(model, layout, buffers=None):
@@ -211,7 +212,8 @@ def fixed(model, layout, buffers=None):
     for _, parameter in frozen(model):
         frozen_bytes.append(_bytes(parameter))
     named = constants(model, layout, buffers)
-    return Fixed(np.concatenate(frozen_bytes), _digest(named))
+    all_bytes = np.concatenate(frozen_bytes)
+    return Fixed(all_bytes, _digest(named))
 
 
 def _digest(named):
@@ -231,10 +233,12 @@ def set_frozen(model, values):
     start = 0
     for _, parameter in frozen(model):
         size = parameter.numel() * parameter.element_size()
-        part = torch.from_numpy(values[start: start + size].copy())
+        end = start + size
+        # Copy: torch warns about arrays that are read-only.
+        part = torch.from_numpy(values[start:end].copy())
         part = part.view(parameter.dtype)
         parameter.data.copy_(part.view(parameter.shape))
-        start += size
+        start = end
     assert start == len(values), (
         f"{len(values)} bytes of frozen parameters came, this model has {start}"
     )

@@ -79,7 +79,8 @@ def flat(structure, kept):
 
 def _check_mask(part, name, count):
     """ValueError unless ``part`` keeps some of a layer's ``count`` units."""
-    if part.shape != (count,) or part.dtype != torch.bool:
+    fits = part.shape == (count,) and part.dtype == torch.bool
+    if not fits:
         raise ValueError(
             f"the mask of {name} must be bool ({count},), got {part.dtype} {tuple(part.shape)}"
         )
@@ -100,6 +101,7 @@ def entries_of(structure, units):
         stays = _stays(axis, units)
         if stays.all():
             continue
+        # One unit is a slice of the tensor across the axis.
         across = [1] * len(axis.slot.shape)
         across[axis.dim] = -1
         tensor = axis.slot.of(entries)
@@ -110,7 +112,9 @@ def entries_of(structure, units):
 def small_layout(structure, units):
     """The ``Layout`` of the model that keeps ``units (U,) bool``: the same tensors, smaller."""
     layout = structure.layout
-    shapes = {slot.name: list(slot.shape) for slot in layout.slots}
+    shapes = {}
+    for slot in layout.slots:
+        shapes[slot.name] = list(slot.shape)
     for axis in structure.axes:
         stays = _stays(axis, units)
         shape = shapes[axis.slot.name]
@@ -118,14 +122,18 @@ def small_layout(structure, units):
 
     regions = []
     for slots in (layout.weights, layout.others, layout.buffers):
-        regions.append([(slot.name, shapes[slot.name]) for slot in slots])
-    return arranged(*regions, layout.frozen)
+        region = [(slot.name, shapes[slot.name]) for slot in slots]
+        regions.append(region)
+    weights, others, buffers = regions
+    return arranged(weights, others, buffers, layout.frozen)
 
 
 def _stays(axis, units):
     """(n,) bool: the places of an axis that stay."""
     fixed = axis.units == FIXED
-    return fixed | units[axis.units.masked_fill(fixed, 0)]
+    # FIXED is no place among the units; any other one will do for it.
+    places = axis.units.masked_fill(fixed, 0)
+    return fixed | units[places]
 
 
 def l1(structure, x):
@@ -134,7 +142,8 @@ def l1(structure, x):
     These make the unit, in one layer or several; biases, norms and the weights that read it do
     not count (FedMP).
     """
-    return by_layer(structure, _magnitudes(structure, x, "weight"))
+    magnitudes = _magnitudes(structure, x, "weight")
+    return by_layer(structure, magnitudes)
 
 
 def norm_scale(structure, x):
@@ -149,7 +158,8 @@ def norm_scale(structure, x):
     bare = [name for name, part in parts.items() if not part.all()]
     if bare:
         raise UserError(f"no batch norm scales the units of {', '.join(bare)}: score them by l1")
-    return by_layer(structure, _magnitudes(structure, x, "norm"))
+    magnitudes = _magnitudes(structure, x, "norm")
+    return by_layer(structure, magnitudes)
 
 
 def _magnitudes(structure, x, role):

@@ -18,7 +18,8 @@ def durations(fleet, clients, down_bytes, flops, up_bytes):
     """
 
     def takes(amount, rate):
-        return torch.as_tensor(amount, dtype=torch.float64) / rate[clients]
+        amount = torch.as_tensor(amount, dtype=torch.float64)
+        return amount / rate[clients]
 
     latency = fleet.latency[clients]
     receives = latency + takes(down_bytes, fleet.down)
@@ -30,8 +31,10 @@ def durations(fleet, clients, down_bytes, flops, up_bytes):
 def dropped(fleet, clients, gen):
     """bool (C,): the clients among ``clients (C,)`` that never answer."""
     # One draw for each of all N clients: a client's fate does not depend on its cohort.
-    draws = torch.from_numpy(gen.random(len(fleet.dropout)))
-    return (draws < fleet.dropout)[clients]
+    N = len(fleet.dropout)
+    draws = torch.from_numpy(gen.random(N))
+    gone = draws < fleet.dropout
+    return gone[clients]
 
 
 def in_time(arrival, count, deadline=math.inf):
@@ -42,7 +45,9 @@ def in_time(arrival, count, deadline=math.inf):
     """
     order = torch.argsort(arrival, stable=True)
     first = torch.zeros(len(arrival), dtype=torch.bool)
-    first[order[:count]] = True
+    first_rows = order[:count]
+    first[first_rows] = True
+    # Infinite seconds are no answer, also without a deadline.
     punctual = arrival.isfinite() & (arrival <= deadline)
     return first & punctual
 

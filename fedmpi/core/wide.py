@@ -47,7 +47,7 @@ def _longest(texts):
 
 def _groups(columns, width):
     """Lists of numbers of columns that fit beside one another, the first column in each."""
-    least = [_least(column) for column in columns]
+    least = [_narrowest(column) for column in columns]
     groups = [[0]]
     used = least[0]
     for number in range(1, len(columns)):
@@ -60,7 +60,7 @@ def _groups(columns, width):
     return groups
 
 
-def _least(column):
+def _narrowest(column):
     """The characters that a column of texts takes at least.
 
     Long texts can be wrapped, but not within a piece, unless the piece is very long.
@@ -75,10 +75,11 @@ def _least(column):
 
 def _widths(columns, width):
     """The width of each column: its longest text, or less if the room is too little."""
-    widths = [_least(column) for column in columns]
+    widths = [_narrowest(column) for column in columns]
     lacks = []
     for column, width_now in zip(columns, widths):
-        lacks.append(_longest(column) - width_now)
+        lack = _longest(column) - width_now
+        lacks.append(lack)
     gaps = GAP * (len(columns) - 1)
     spare = max(0, width - sum(widths) - gaps)
     # Columns that lack little come first, and leave more than their share to the others.
@@ -119,6 +120,7 @@ def _cell(text, width):
         return [text]
     lines = [""]
     for piece in _pieces(text):
+        # Spaces at the end of a line are cut off.
         needed = len(lines[-1]) + len(piece.rstrip())
         if lines[-1] and needed > width:
             lines.append("")

@@ -70,10 +70,15 @@ def _beside(kind, spec):
 
 
 def _last_model(kind, spec):
-    options = OWN_PARTS.get(kind, {}) | _beside(kind, spec) | _named(kind, spec)
+    own_parts = OWN_PARTS.get(kind, {})
+    others = _beside(kind, spec)
+    part = _named(kind, spec)
+    # The part comes last: it is the one on trial.
+    options = own_parts | others | part
     run, state = assembled(**options)
     states, _ = run_rounds(run, state, ROUNDS)
-    return states[-1]["x"]
+    last = states[-1]
+    return last["x"]
 
 
 def _named(kind, spec):

@@ -43,16 +43,20 @@ def partition(spec):
     deal = make(catalog.PARTITIONS, spec)
     labels = _read_only_labels()
     parts, again = twice(lambda: deal(labels, CLIENTS, _gen()))
-    hold(len(parts) == CLIENTS, f"{len(parts)} parts for {CLIENTS} clients")
+    num_parts = len(parts)
+    hold(num_parts == CLIENTS, f"{num_parts} parts for {CLIENTS} clients")
     for part in parts:
-        hold(part.dtype == np.int64, "a part is not (n,) int64")
-        hold(part.ndim == 1, "a part is not (n,) int64")
+        broken = "a part is not (n,) int64"
+        hold(part.dtype == np.int64, broken)
+        hold(part.ndim == 1, broken)
         hold(len(part) > 0, "a client has no sample")
-    # Samples may be left over, but none may come twice.
     dealt = np.concatenate(parts)
-    hold_all(dealt >= 0, "a sample that does not exist")
-    hold_all(dealt < len(labels), "a sample that does not exist")
-    hold(len(np.unique(dealt)) == len(dealt), "a sample was dealt twice")
+    broken = "a sample that does not exist"
+    hold_all(dealt >= 0, broken)
+    hold_all(dealt < len(labels), broken)
+    # Samples may be left over, but none may come twice.
+    distinct = np.unique(dealt)
+    hold(len(distinct) == len(dealt), "a sample was dealt twice")
     for one, other in zip(parts, again):
         hold_equal(one, other, "the same generator dealt otherwise")
 
@@ -81,10 +85,14 @@ def _check_levels(levels):
 def _check_labels(change):
     labels = _read_only_labels()
     changed, again = twice(lambda: change(labels, _gen(2)))
-    hold(changed.dtype.kind in "iu", "labels are not integers (n,)")
-    hold(changed.shape == labels.shape, "labels are not integers (n,)")
-    hold(not np.shares_memory(changed, labels), "labels are not a copy")
-    lowest, highest = changed.min(), changed.max()
+    broken = "labels are not integers (n,)"
+    hold(changed.dtype.kind in "iu", broken)
+    hold(changed.shape == labels.shape, broken)
+    # A view of the labels would be changed with them later.
+    is_view = np.shares_memory(changed, labels)
+    hold(not is_view, "labels are not a copy")
+    lowest = changed.min()
+    highest = changed.max()
     hold(0 <= lowest and highest < CLASSES, f"labels {lowest} to {highest}")
     hold_equal(changed, again, "the same generator made other labels")
 
@@ -120,22 +128,32 @@ def fault(spec):
     who, again = twice(lambda: part.who(CLIENTS, _gen()))
     hold_type(who, (CLIENTS,), bool, "who is not (clients,) bool")
     hold_equal(who, again, "the same generator chose others")
+
+    def change_labels(labels, gen):
+        return part.labels(labels, CLASSES, gen)
+
     if part.labels is not None:
-        _check_labels(lambda labels, gen: part.labels(labels, CLASSES, gen))
+        _check_labels(change_labels)
     if part.inputs is not None:
         inputs = _random_images()
-        _check_inputs(inputs, lambda gen: part.inputs(inputs, gen))
+        change_inputs = partial(part.inputs, inputs)
+        _check_inputs(inputs, change_inputs)
     if part.shards is not None:
         _check_shards(part, who)
 
 
 def _check_shards(part, who):
     # No sample is held twice, so a copy shows.
-    before = [np.arange(10) + 10 * n for n in range(CLIENTS)]
+    samples = np.arange(10 * CLIENTS)
+    before = np.split(samples, CLIENTS)
     copies = [shard.copy() for shard in before]
     shards, source = part.shards(copies, who, _gen())
-    hold(len(shards) == CLIENTS, "shards or source are not one a client")
-    hold(source.shape == (CLIENTS,), "shards or source are not one a client")
-    for client in np.flatnonzero(~who):
+    broken = "shards or source are not one a client"
+    hold(len(shards) == CLIENTS, broken)
+    hold(source.shape == (CLIENTS,), broken)
+    honest = np.flatnonzero(~who)
+    for client in honest:
         hold_equal(shards[client], before[client], "an honest client has other samples")
-        hold(source[client] == -1, "an honest client has a source")
+        # -1 stands for no source.
+        has_source = source[client] != -1
+        hold(not has_source, "an honest client has a source")

@@ -25,7 +25,8 @@ def hold_equal(one, other, broken):
 
 def hold_type(tensor, shape, dtype, broken):
     """``hold`` for the shape and dtype of a tensor or array."""
-    hold(tensor.shape == shape and tensor.dtype == dtype, broken)
+    hold(tensor.shape == shape, broken)
+    hold(tensor.dtype == dtype, broken)
 
 
 def near(value, wanted, broken, rtol=1e-5, atol=1e-6):
@@ -42,7 +43,8 @@ def same(one, other):
     if one.keys() != other.keys():
         return False
     for key in one:
-        left, right = torch.as_tensor(one[key]), torch.as_tensor(other[key])
+        left = torch.as_tensor(one[key])
+        right = torch.as_tensor(other[key])
         if not torch.equal(left, right):
             return False
     return True

@@ -48,8 +48,10 @@ def _first_mask(run, state, spec):
 
     def first():
         part = make(catalog.PRUNERS, spec)
+        x = state["x"].clone()
+        before_all = Round(0, 10)
         gen = np.random.default_rng(3)
-        _, mask = part.init(run.layout, state["x"].clone(), Round(0, 10), gen)
+        _, mask = part.init(run.layout, x, before_all, gen)
         return mask
 
     mask, again = twice(first)
@@ -58,9 +60,11 @@ def _first_mask(run, state, spec):
 
 
 def _check_mask(part, layout, first, mask):
-    hold_type(mask, (layout.Q,), torch.bool, "a mask is not (Q,) bool")
-    is_padding = ~layout.real[: layout.Q]
-    hold(not mask[is_padding].any(), "a mask is True on padding")
+    Q = layout.Q
+    hold_type(mask, (Q,), torch.bool, "a mask is not (Q,) bool")
+    is_padding = ~layout.real[:Q]
+    on_padding = mask[is_padding]
+    hold(not on_padding.any(), "a mask is True on padding")
     hold(bool(mask.any()), "a mask keeps nothing")
     # Masks of the clients' own may be smaller.
     if part.exact and part.masks is None:
@@ -75,6 +79,8 @@ def _check_pruned(part, layout, states):
     A pruner with residuals keeps their last values instead.
     """
     for state in states:
-        prunable = state["x"][: layout.Q]
-        pruned = prunable[~state["mask"]]
+        x = state["x"]
+        is_pruned = ~state["mask"]
+        prunable = x[: layout.Q]
+        pruned = prunable[is_pruned]
         hold(part.keeps_pruned_values or not pruned.any(), "a pruned weight is not 0")

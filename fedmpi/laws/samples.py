@@ -38,10 +38,12 @@ def random_updates(layout, mask, clients=3, own=False, seed=0, of=None):
     """
     gen = torch.Generator().manual_seed(seed)
     support = layout.support(mask)
-    U = torch.randn(clients, len(support), generator=gen)
+    shape = (clients, len(support))
+    U = torch.randn(shape, generator=gen)
     B = None
     if own:
-        B = torch.rand(clients, len(support), generator=gen) < 0.7
+        B = torch.rand(shape, generator=gen) < 0.7
+        # A client sends 0 for an entry outside its own mask.
         U = U * B
     is_trained = support < layout.R
     updates = Updates(
@@ -64,8 +66,10 @@ def answered(updates, strategy: Strategy, gen):
     C, K = updates.U.shape
     parts, totals = {}, {}
     for name, field in strategy.answers.items():
-        shape = (K,) if field.on == "support" else field.on
-        if field.on == "any":
+        shape = field.on
+        if shape == "support":
+            shape = (K,)
+        if shape == "any":
             parts[name] = [torch.randn(3, generator=gen) for _ in range(C)]
         elif field.fold == "sum":
             totals[name] = torch.randn(shape, generator=gen)
@@ -73,7 +77,8 @@ def answered(updates, strategy: Strategy, gen):
             parts[name] = torch.randn(C, *shape, generator=gen)
     # Unequal, as with clients of unequal sizes.
     steps = torch.arange(1, C + 1, dtype=torch.float64)
-    return updates._replace(parts=parts, totals=totals, steps=steps, travelled=0.1 * steps)
+    travelled = 0.1 * steps
+    return updates._replace(parts=parts, totals=totals, steps=steps, travelled=travelled)
 
 
 def small_task(client=0, network=None):

@@ -42,15 +42,19 @@ def _cohort(part, network, numbers, t):
     """A cohort of the clients ``numbers`` in round t; in round 2 with masks of their own."""
     _, layout, x = network
     C = len(numbers)
-    refused = list(part.refuses(Facts(layout, largest=C)))
+    facts = Facts(layout, largest=C)
+    refused = list(part.refuses(facts))
     hold(not refused, f"a cohort of {C} is refused: {refused}")
     clients = torch.tensor(numbers)
     n = SIZES[clients]
-    updates = random_updates(layout, layout.full_mask(), C, own=t == 2, seed=t)
+    has_own_masks = t == 2
+    mask = layout.full_mask()
+    updates = random_updates(layout, mask, C, own=has_own_masks, seed=t)
     updates = updates._replace(n=n, clients=clients)
     shares = n / n.sum()
-    reports = [_report(part, n, network) for n in numbers]
-    return Cohort(clients, updates, Round(t, 5), shares, x.clone(), layout, reports)
+    reports = [_report(part, client, network) for client in numbers]
+    now = Round(t, 5)
+    return Cohort(clients, updates, now, shares, x.clone(), layout, reports)
 
 
 def _report(part, client, network):
@@ -64,8 +68,12 @@ def _check_score(part, state, cohort, t):
     state_before = copy.deepcopy(state)
     cohort_before = copy.deepcopy(cohort)
     utility = Additive(cohort.clients, cohort.layout)
-    scores, again = twice(
-        lambda: part.score(state, cohort, utility, np.random.default_rng(t)))
+
+    def score():
+        gen = np.random.default_rng(t)
+        return part.score(state, cohort, utility, gen)
+
+    scores, again = twice(score)
     wrote = "score wrote to what it was given"
     hold(same(state_before, state), wrote)
     hold_equal(cohort.updates.U, cohort_before.updates.U, wrote)
@@ -74,11 +82,13 @@ def _check_score(part, state, cohort, t):
     shape = cohort.clients.shape
     hold_type(phi, shape, torch.float64, "phi is not (C,) float64")
     hold_all(phi.isfinite(), f"scores are not finite: {phi}")
-    hold_equal(phi, again.phi, "the same generator made other scores")
-    hold(same(scores.state, again.state), "the same generator made other scores")
-    if scores.error is not None:
-        hold(scores.error.shape == shape, "a standard error < 0")
-        hold_all(scores.error >= 0, "a standard error < 0")
+    differ = "the same generator made other scores"
+    hold_equal(phi, again.phi, differ)
+    hold(same(scores.state, again.state), differ)
+    error = scores.error
+    if error is not None:
+        hold(error.shape == shape, "a standard error < 0")
+        hold_all(error >= 0, "a standard error < 0")
     return scores.state
 
 
@@ -91,7 +101,10 @@ def weighting(spec):
     state = part.init(SIZES)
     for t, (numbers, scores) in enumerate(WEIGHED, start=1):
         phi = torch.tensor(scores, dtype=torch.float64)
-        cohort = Cohort(torch.tensor(numbers), None, Round(t, 10), None, None, None)
+        clients = torch.tensor(numbers)
+        now = Round(t, 10)
+        # Weightings see neither updates nor the model.
+        cohort = Cohort(clients, None, now, None, None, None)
         state = _check_weigh(part, state, phi, cohort)
 
 
@@ -106,8 +119,10 @@ def _check_weigh(part, state, phi, cohort):
     hold_all(weights >= 0, broken)
     hold(abs(total - 1) < 1e-12, broken)
     # Rows are in any order: only the numbers of the clients count.
-    reversed_cohort = cohort._replace(clients=cohort.clients.flip(0))
-    _, reversed_weights = part.weigh(state, phi.flip(0), reversed_cohort)
+    backwards = cohort.clients.flip(0)
+    reversed_cohort = cohort._replace(clients=backwards)
+    reversed_phi = phi.flip(0)
+    _, reversed_weights = part.weigh(state, reversed_phi, reversed_cohort)
     broken = "clients in another order get other weights"
     near(reversed_weights, weights.flip(0), broken, 1e-9, 1e-12)
     _check_absent(before, after, cohort.clients)

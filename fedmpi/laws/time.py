@@ -11,10 +11,13 @@ from fedmpi.core.rng import stream
 from fedmpi.laws.hold import hold, hold_all, hold_equal, hold_type, twice
 from fedmpi.plugins.spec import make
 
-MOMENTS = (0.0, 1.0, 3599.9, 3600.0, 1e5, 1e9)      # seconds of virtual time
-PURPOSE = 99     # of the generators for devices in tests
+# Seconds of virtual time.
+MOMENTS = (0.0, 1.0, 3599.9, 3600.0, 1e5, 1e9)
+# Of the generators for devices in tests.
+PURPOSE = 99
 CLIENTS = 6
-AWAY = 2         # a client that is not available
+# A client out of reach.
+AWAY = 2
 
 
 def devices(spec):
@@ -24,13 +27,19 @@ def devices(spec):
     """
     part = make(catalog.DEVICES, spec)
     for N in (1, 3, 50):
+        forwards = _fleets(part, MOMENTS, N)
         # A device that counted its calls would differ.
-        forwards = {seconds: part.at(seconds, N, _draw) for seconds in MOMENTS}
-        backwards = {seconds: part.at(seconds, N, _draw) for seconds in reversed(MOMENTS)}
+        backwards = _fleets(part, MOMENTS[::-1], N)
         for seconds, fleet in forwards.items():
             _check_fleet(fleet, N)
-            for one, other in zip(fleet, backwards[seconds]):
+            again = backwards[seconds]
+            for one, other in zip(fleet, again):
                 hold_equal(one, other, "the same moment has two fleets")
+
+
+def _fleets(part, moments, N):
+    """``{seconds: the fleet of N devices at this moment}``, asked in this order."""
+    return {seconds: part.at(seconds, N, _draw) for seconds in moments}
 
 
 def _draw(*key):
@@ -40,7 +49,9 @@ def _draw(*key):
 def _check_fleet(fleet, N):
     for name in fleet._fields:
         column = getattr(fleet, name)
-        dtype = torch.bool if name == "available" else torch.float64
+        dtype = torch.float64
+        if name == "available":
+            dtype = torch.bool
         hold_type(column, (N,), dtype, f"{name} is not (N,) {dtype}")
     for name in ("speed", "down", "up"):
         column = getattr(fleet, name)
@@ -62,15 +73,22 @@ def sampler(spec):
 
 
 def _check_draw(part, records, count):
-    drawn, again = twice(lambda: part.draw(np.random.default_rng(1), count, records))
-    num_available = int(records.available.sum())
-    num_drawn = len(drawn)
-    hold(drawn.dtype == torch.int64, f"clients are {drawn.dtype}, not int64")
+    def draw():
+        gen = np.random.default_rng(1)
+        return part.draw(gen, count, records)
+
+    drawn, again = twice(draw)
+    dtype = drawn.dtype
+    hold(dtype == torch.int64, f"clients are {dtype}, not int64")
+    available = records.available
+    num_available = int(available.sum())
     # Fewer where fewer are available.
     wanted = min(count, num_available)
+    num_drawn = len(drawn)
     hold(num_drawn == wanted, f"{num_drawn} of {num_available} clients, not {count}")
-    hold(len(drawn.unique()) == num_drawn, "a client was drawn twice")
-    hold_all(records.available[drawn], "a client was drawn that is not available")
+    distinct = drawn.unique()
+    hold(len(distinct) == num_drawn, "a client was drawn twice")
+    hold_all(available[drawn], "a client was drawn that is not available")
     hold_equal(drawn, again, "the same generator drew others")
 
 
@@ -78,10 +96,12 @@ def _known():
     """The server's knowledge at the start, of some of six clients, and of all."""
     available = torch.ones(CLIENTS, dtype=torch.bool)
     available[AWAY] = False
-    sizes = torch.arange(1, CLIENTS + 1, dtype=torch.float64)
+    clients = torch.arange(CLIENTS)
+    sizes = (clients + 1).double()
     # NaN stands for a client never heard of.
-    of_nobody = torch.full((CLIENTS,), math.nan, dtype=torch.float64)
-    of_some = torch.where(sizes > 3, sizes, math.nan)
+    of_nobody = torch.full_like(sizes, math.nan)
+    of_some = sizes.clone()
+    of_some[:3] = math.nan
     of_all = sizes
     for numbers in (of_nobody, of_some, of_all):
         yield ClientRecords(available, sizes, scores=numbers, losses=numbers)

@@ -16,7 +16,8 @@ from fedmpi.plugins.spec import make
 ROUNDS = 10
 STEPS = 5
 IMAGES = (6, 3, 5, 5)
-SAMPLES = 7     # of a task
+# Of a task.
+SAMPLES = 7
 OUTPUTS = 3
 
 
@@ -29,10 +30,14 @@ def optimiser(spec):
     x, *gradients = _tensors_with_dead_column(4)
     moved = _moved(part, x, gradients, 0.1)
     hold(not torch.equal(moved, x), "no step moved anything")
-    hold(not moved[:, -1].any(), "a weight of 0 without a gradient moved")
-    by_tensor = _moved(part, x, gradients, torch.tensor(0.1))
+    # Else pruned weights would come back.
+    pruned = moved[:, -1]
+    hold(not pruned.any(), "a weight of 0 without a gradient moved")
+    tensor_rate = torch.tensor(0.1)
+    by_tensor = _moved(part, x, gradients, tensor_rate)
     near(by_tensor, moved, "a rate that is a tensor moves otherwise")
-    by_row = _moved(part, x, gradients, torch.full((2, 1), 0.1))
+    row_rates = torch.full((2, 1), 0.1)
+    by_row = _moved(part, x, gradients, row_rates)
     near(by_row, moved, "a rate a row moves otherwise")
     for row in range(2):
         row_gradients = [g[row] for g in gradients]
@@ -65,9 +70,11 @@ def schedule(spec):
         now = Round(t, ROUNDS)
         factors, again = twice(partial(_factors, part, now))
         for factor in factors:
-            hold(math.isfinite(factor) and factor >= 0, f"factors {factors}")
+            is_sound = math.isfinite(factor) and factor >= 0
+            hold(is_sound, f"factors {factors}")
         hold(factors == again, "the same step has two rates")
-        is_constant = len(set(factors)) == 1
+        distinct = set(factors)
+        is_constant = len(distinct) == 1
         hold(part.within or is_constant, "rates differ within a round, but within is False")
 
 
@@ -120,8 +127,10 @@ def model(spec):
     loss = torch.nn.functional.cross_entropy(outputs, labels)
     loss.backward()
     for name, parameter in network.named_parameters():
-        reached = parameter.grad is not None
-        hold(reached or not parameter.requires_grad, f"no gradient reaches {name}")
+        # A factory may freeze some of its weights.
+        if parameter.requires_grad:
+            reached = parameter.grad is not None
+            hold(reached, f"no gradient reaches {name}")
 
 
 def task(spec):
@@ -169,16 +178,19 @@ def _task_samples(part):
 def _check_loss(part, outputs, targets):
     """``(7,)``: the loss of each sample."""
     losses = part.loss(outputs, targets, reduction="none")
-    hold(losses.shape == (SAMPLES,), f"losses of 7 samples: {losses}")
-    hold_all(losses.isfinite(), f"losses of 7 samples: {losses}")
+    broken = f"losses of 7 samples: {losses}"
+    hold(losses.shape == (SAMPLES,), broken)
+    hold_all(losses.isfinite(), broken)
     _check_reductions(part, outputs, targets, losses)
     _check_gradient(part, outputs, targets)
     one = slice(2, 3)
     alone = part.loss(outputs[one], targets[one], reduction="none")
     near(alone, losses[one], "a sample alone has another loss")
     # --precision bf16 gives such outputs; their relative error is 2^-8.
-    half = part.loss(outputs.bfloat16(), targets)
-    difference = float(half) - float(losses.mean())
+    rounded = outputs.bfloat16()
+    half = part.loss(rounded, targets)
+    mean = losses.mean()
+    difference = float(half) - float(mean)
     hold(abs(difference) < 0.05, "outputs in bfloat16 have another loss")
     usual = float(losses.max())
     hold(usual < part.worst < math.inf, "worst is less than a usual loss")
@@ -187,9 +199,11 @@ def _check_loss(part, outputs, targets):
 
 def _check_reductions(part, outputs, targets, losses):
     mean = part.loss(outputs, targets)
-    near(mean, losses.mean(), "the mean is not the mean of the samples' losses")
+    expected_mean = losses.mean()
+    near(mean, expected_mean, "the mean is not the mean of the samples' losses")
     total = part.loss(outputs, targets, reduction="sum")
-    near(total, losses.sum(), "the sum is not that of the samples' losses")
+    expected_total = losses.sum()
+    near(total, expected_total, "the sum is not that of the samples' losses")
 
 
 def _check_gradient(part, outputs, targets):
@@ -197,28 +211,34 @@ def _check_gradient(part, outputs, targets):
     loss = part.loss(leaf, targets)
     loss.backward()
     gradient = leaf.grad
-    hold_all(gradient.isfinite(), f"the gradient is {gradient}")
-    hold(bool(gradient.any()), f"the gradient is {gradient}")
+    broken = f"the gradient is {gradient}"
+    hold_all(gradient.isfinite(), broken)
+    hold(bool(gradient.any()), broken)
 
 
 def _check_metrics(part, outputs, targets, losses):
-    hold(part.headline in part.metrics, f"the headline {part.headline} is none of the metrics")
+    headline = part.headline
+    hold(headline in part.metrics, f"the headline {headline} is none of the metrics")
     # A faster way to the sums is optional.
     totals_of = part.totals or partial(summed, part)
     loss, totals = totals_of(outputs, targets)
-    hold(loss.dtype == torch.float64, f"totals sum losses in {loss.dtype}, not float64")
+    dtype = loss.dtype
+    hold(dtype == torch.float64, f"totals sum losses in {dtype}, not float64")
     _check_total(loss, losses, "loss")
     for name, metric in part.metrics.items():
         values = metric(outputs, targets)
         broken = f"{name} is not one number a sample"
         hold(values.shape == (SAMPLES,), broken)
-        hold(values.dtype == torch.bool or values.is_floating_point(), broken)
+        # Truth values count as 0 and 1; integers would round means.
+        is_number = values.dtype == torch.bool or values.is_floating_point()
+        hold(is_number, broken)
         _check_total(totals[name], values, name)
 
 
 def _check_total(total, values, name):
     """A total is the sum of the samples' values, but for rounding."""
-    difference = float(total) - float(values.double().sum())
+    expected = values.double().sum()
+    difference = float(total) - float(expected)
     hold(abs(difference) < 1e-5, f"totals have another {name}")
 
 

@@ -27,30 +27,42 @@ def _check_round_trip(part, values):
     before = values.clone()
     arrays, again = twice(lambda: encoded(part, values))
     for name, array in arrays.items():
-        hold(isinstance(array, np.ndarray), "encode gives no numpy arrays")
+        is_array = isinstance(array, np.ndarray)
+        hold(is_array, "encode gives no numpy arrays")
         hold_equal(again[name], array, "the same values were encoded in two ways")
     back = part.decode(arrays, len(values))
     hold_equal(values, before, "encode wrote to its values")
-    hold(back.dtype == torch.float32, f"decode gives {back.dtype}, not float32")
-    _check_bound(values, back, part.bound(values))
+    dtype = back.dtype
+    hold(dtype == torch.float32, f"decode gives {dtype}, not float32")
+    # The bound may depend on the values: a share of the largest, for instance.
+    bound = part.bound(values)
+    _check_bound(values, back, bound)
 
 
 def _check_bound(values, back, bound):
     """The values that came back are as many as before, each within its bound."""
+    shape = values.shape
     counts = f"{len(values)} values became {len(back)}, with {len(bound)} bounds"
-    hold(back.shape == values.shape, counts)
-    hold(bound.shape == values.shape, counts)
+    hold(back.shape == shape, counts)
+    hold(bound.shape == shape, counts)
     # In double precision: the difference of two floats may round to the bound.
     difference = back.double() - values.double()
-    is_beyond = ~(difference.abs() <= bound.double())
+    is_within = difference.abs() <= bound.double()
+    # Not "beyond": a NaN is neither within nor beyond.
+    is_wrong = ~is_within
     # A few of them are enough for the message.
-    wrong = torch.nonzero(is_beyond).flatten()[:3]
-    hold(not len(wrong), f"{values[wrong]} became {back[wrong]}, beyond the bound {bound[wrong]}")
+    wrong = torch.nonzero(is_wrong).flatten()[:3]
+    sent = values[wrong]
+    came = back[wrong]
+    limit = bound[wrong]
+    hold(not len(wrong), f"{sent} became {came}, beyond the bound {limit}")
 
 
 def _check_zeros(part, size):
+    # A scale of 0 must not be divided by.
     zeros = torch.zeros(size)
-    back = part.decode(encoded(part, zeros), size)
+    arrays = encoded(part, zeros)
+    back = part.decode(arrays, size)
     hold_equal(back, zeros, "zeros did not stay zeros")
 
 

@@ -4,6 +4,7 @@ Nothing is imported if the source shows the factory, so a misspelt option fails 
 loaded.
 """
 
+import functools
 import inspect
 import re
 from typing import NamedTuple
@@ -62,6 +63,21 @@ def entry(table, name, importing=True):
     A factory hidden from the source is imported, or has no options if ``importing`` is False.
     """
     target = resolve(table, name)
+    kind = kind_of(table)
+    if kind and not is_own(table, name):
+        return _of_catalogue(kind, name, target, importing)
+    return _declared(table, name, target, importing)
+
+
+# A study asks for the same parts once a run, hundreds of times, and fedmpi's own files stay as they
+# are.
+@functools.cache
+def _of_catalogue(kind, name, target, importing):
+    return _declared(KINDS[kind], name, target, importing)
+
+
+def _declared(table, name, target, importing):
+    """The ``Entry`` of a name whose target is known."""
     module, _, function = target.partition(":")
     _check_module(table, name, module, function)
     declared = factories.declared(module, function, importing)

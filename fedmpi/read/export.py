@@ -54,6 +54,7 @@ def run_names(paths):
     names = [_without_extension(path) for path in full_paths]
     if not _all_differ(names):
         names = full_paths
+    # The folders common to all runs say nothing.
     common = os.path.commonpath([os.path.dirname(name) for name in names])
     return [os.path.relpath(name, common) for name in names]
 
@@ -110,6 +111,7 @@ def to_folder(paths, folder, kind, overwrite=False):
     for path, place in zip(paths, places):
         run = open_run(path)
         os.makedirs(place, exist_ok=True)
+        # Tables of the old export that the new one lacks would stay otherwise.
         for name in _old_export(place, kind):
             os.remove(os.path.join(place, name))
         if kind == "tensorboard":
@@ -233,6 +235,7 @@ def wall_times(run):
     if "recorded" in rounds:
         return rounds["recorded"].to_numpy()
     created = pd.Timestamp(run.attrs.get("created", "1970-01-01"))
+    # A time without a zone is UTC.
     if created.tzinfo is None:
         created = created.tz_localize("UTC")
     round_s = pd.Series(np.ones(len(rounds)))

@@ -181,6 +181,7 @@ def _uses(attrs, network, layout):
 
     Run files before schema 2 do not record it: there a sample of zeros passes the network."""
     recorded = [uses for _, _, *uses in attrs.get("layers", [])]
+    # A layer without uses comes from a file of schema 1.
     if recorded and all(recorded):
         return [uses for uses, in recorded]
     sample = torch.zeros(1, *_inputs(attrs)["shape"])

@@ -1,5 +1,4 @@
-"""The ranks of a run: the server's part and the workers', the transport between them, and their
-common end."""
+"""The ranks of a run: server and workers, the transport between them, and their common end."""
 
 import contextlib
 import faulthandler
@@ -20,9 +19,9 @@ from fedmpi.core.errors import (BrokenOff, CheckpointError, FedError, LostRank, 
                                 WorkerError)
 from fedmpi.plugins.shadow import in_the_way
 from fedmpi.run.devices import pick_device
-from fedmpi.run.guard import STARTING_MPI, NoGuard
+from fedmpi.run.last_words import STARTING_MPI, NoLastWords
 from fedmpi.run.launcher import check, check_world, rank_and_size
-from fedmpi.transport import bell
+from fedmpi.transport import wakeup
 from fedmpi.transport.watch import SILENCE_S, START, Limits
 
 # Exit codes.
@@ -31,8 +30,8 @@ FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 TOLD_S = 5
 
 
-def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambda local: {},
-             tell=None):
+def on_ranks(play, make_worker, say, limits=Limits(), last_words=NoLastWords(),
+             see=lambda local: {}, tell=None):
     """Call ``play(connect)`` on rank 0; every other rank serves with the worker of
     ``make_worker()``.
 
@@ -52,14 +51,14 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
     check()
     rank, size = rank_and_size()
     if size != 1:
-        bell.listen()
+        wakeup.listen()
     if rank:
         return _work(make_worker, limits, see)
     stop = stopping.Stop()
     with stopping.heeding(stop):
         if size == 1:
-            return _as_server(play, partial(_alone, make_worker, stop), say, None, guard, 0.0)
-        code = _lead(play, say, tell, stop, limits, guard)
+            return _as_server(play, partial(_alone, make_worker, stop), say, None, last_words, 0.0)
+        code = _lead(play, say, tell, stop, limits, last_words)
     # A signal that comes late must not spoil how MPI ends.
     stopping.ignore()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -110,13 +109,13 @@ def _work(make_worker, limits, see):
     return serve(__version__, make_worker, limits.silence_s, see)
 
 
-def _lead(play, say, tell, stop, limits, guard):
+def _lead(play, say, tell, stop, limits, last_words):
     """The part of rank 0 among several ranks. Returns the exit code."""
-    guard.note(0, STARTING_MPI)
+    last_words.note(0, STARTING_MPI)
     try:
         mpi = _mpi(limits.silence_s)
     except UserError:
-        guard.leave()
+        last_words.leave()
         raise
     if limits.silence_s and not mpi.threads():
         tell("warning: this MPI has no MPI_THREAD_MULTIPLE, so a rank that hangs will not be "
@@ -126,21 +125,21 @@ def _lead(play, say, tell, stop, limits, guard):
          "rank")
 
     def connect(make=None):
-        return _connected(tell, stop, limits, guard)
+        return _connected(tell, stop, limits, last_words)
 
-    return _as_server(play, connect, say, mpi, guard, limits.silence_s or SILENCE_S)
+    return _as_server(play, connect, say, mpi, last_words, limits.silence_s or SILENCE_S)
 
 
-def _connected(say, stop, limits, guard):
+def _connected(say, stop, limits, last_words):
     """The transport to the workers; returns when every rank is ready."""
     from fedmpi.transport.mpi import Mpi
 
     def tell(line):
-        guard.leave()
+        last_words.leave()
         say(line)
 
-    transport = Mpi(__version__, _arrivals(say), stop, limits, guard.note, tell)
-    guard.watch(_pids_here(transport))
+    transport = Mpi(__version__, _arrivals(say), stop, limits, last_words.note, tell)
+    last_words.watch(_pids_here(transport))
     return transport
 
 
@@ -158,8 +157,10 @@ def _alone(make_worker, stop, make=None):
 
 
 def _arrivals(say):
-    """``arrived(missing, size)``: it tells, every few seconds, how many ranks are ready, and the
-    missing ones."""
+    """``arrived(missing, size)``: tells the number of ready ranks, and the missing ones.
+
+    Every few seconds.
+    """
     last = time.perf_counter()
 
     def arrived(missing, size):
@@ -178,8 +179,10 @@ def _arrivals(say):
 
 
 def _mpi(silence_s):
-    """The module ``transport.messages``, with MPI started. UserError if MPI is missing, or if the
-    launcher belongs to another MPI."""
+    """The module ``transport.messages``, with MPI started.
+
+    UserError if MPI is missing, or if the launcher belongs to another MPI.
+    """
     try:
         # MPI_Init waits for every rank.
         with _limited(START * silence_s), warnings.catch_warnings():
@@ -196,8 +199,10 @@ def _mpi(silence_s):
 
 @contextlib.contextmanager
 def _limited(seconds):
-    """End the process, with a traceback, if the block takes longer than ``seconds``, even in C. 0
-    means no limit."""
+    """End the process, with a traceback, if the block takes longer than ``seconds``, even in C.
+
+    0 means no limit.
+    """
     if seconds:
         faulthandler.dump_traceback_later(seconds, exit=True)
     try:
@@ -210,7 +215,7 @@ def _limited(seconds):
 # ---------------------------------------------------------------- how it ends
 
 
-def _as_server(play, connect, say, mpi, guard, patience_s):
+def _as_server(play, connect, say, mpi, last_words, patience_s):
     """Rank 0's part: any error ends all ranks, and is told once. Returns the exit code."""
     # The transport, once the workers listen.
     transport = []
@@ -223,13 +228,13 @@ def _as_server(play, connect, say, mpi, guard, patience_s):
         code = play(connected) or 0
         for open_transport in transport:
             open_transport.close(code)
-        guard.leave()
+        last_words.leave()
         return code
     except (KeyboardInterrupt, Exception) as error:
         line, code, started = _told(error)
-    # The guard leaves after this: it has the last word if rank 0 dies here.
+    # Goodbye only after this: the other process speaks if rank 0 dies here.
     say(line)
-    guard.leave()
+    last_words.leave()
     return _end(mpi, transport, code, started, patience_s)
 
 

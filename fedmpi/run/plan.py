@@ -29,34 +29,50 @@ from fedmpi.methods.datasets.dataset import inputs_text
 
 # Seconds after which no further try begins or goes on; the smallest one is always finished.
 LIMIT_S = 10.0
-BATCHES = 4                   # a client keeps so many where its samples are cut
-FEW = 2                       # clients of the smallest try
+# A client keeps so many batches where its samples are cut.
+BATCHES = 4
+# Clients of the smallest try.
+FEW = 2
 
 
 class TwoRounds(NamedTuple):
-    """Two rounds of a part of the run. Figures are those of the second, as some things happen only
-    in the first."""
+    """Two rounds of a part of the run.
 
-    row: dict                     # of /rounds, round 2
-    first: dict                   # of /rounds, round 1, in which masks travel whole
-    clients: int                  # asked in a round
-    samples: float                # mean of a client's samples
-    cut: bool                     # whether clients kept only some of their samples
-    trained_s: float              # seconds of all clients' training, measured by the workers
+    Its figures are those of the second, as some things happen only in the first.
+    """
+
+    # Of /rounds, round 2.
+    row: dict
+    # Of /rounds, round 1, in which masks travel whole.
+    first: dict
+    # Asked in a round.
+    clients: int
+    # The mean of a client's samples.
+    samples: float
+    # Whether clients kept only some of their samples.
+    cut: bool
+    # Of all clients, as measured by the workers.
+    trained_s: float
 
 
 class Plan(NamedTuple):
     """The cost of one round of the whole run; all of it was played if ``exact``."""
 
-    asked: int                    # clients a round
-    round_s: float                # in one process
-    shared_s: float               # the part of round_s that workers share
-    rank_bytes: float             # resident memory of this process
-    down_bytes: float             # of the second round
+    # Clients a round.
+    asked: int
+    # In one process.
+    round_s: float
+    # The part of round_s shared by workers.
+    shared_s: float
+    # Resident memory of this process.
+    rank_bytes: float
+    # Of the second round.
+    down_bytes: float
     up_bytes: float
     first_down_bytes: float
     dense_bytes: float
-    flops: dict                   # by convention
+    # By convention.
+    flops: dict
     kept: int
     played: TwoRounds
     exact: bool
@@ -67,10 +83,9 @@ class _Over(BaseException):
 
 
 def played(options, say):
-    """``(Setup, Plan)`` of the run that ``options`` describe. UserError if train would refuse the
-    options.
+    """``(Setup, Plan)`` of the run with these ``options``.
 
-    ``say(line)`` takes the timing of --together 0.
+    UserError if train would refuse the options. ``say(line)`` takes the timing of --together 0.
     """
     setup = set_up(options, say)
     end = time.monotonic() + LIMIT_S
@@ -97,15 +112,17 @@ def set_up(options, say):
 
 def _tries(setup):
     """``[(clients a round, whether samples are cut)]``, from the least to the whole run."""
-    parts, cohort = setup.parts, setup.run.cohort
+    parts, options = setup.parts, setup.options
+    cohort = setup.run.cohort
     few = min(FEW, cohort)
     # These parts work only with their number of clients.
     if parts.weigher.opening or parts.timing.buffer or parts.sampler.candidates:
         few = cohort
     largest = int(setup.data.sizes.max())
-    cuts = largest > BATCHES * setup.options["batch_size"]
+    few_samples = BATCHES * options["batch_size"]
+    cuts = largest > few_samples
     # Local steps do not get fewer with the samples.
-    if setup.options["local_steps"]:
+    if options["local_steps"]:
         cuts = False
     tries = [(few, cuts), (cohort, cuts), (cohort, False)]
     return list(dict.fromkeys(tries))
@@ -139,7 +156,8 @@ def _memory_store(data, run):
 
 def _measured(run, few_samples):
     """The ``TwoRounds`` of a run of two rounds."""
-    first, last = (_round_row(run, number) for number in (0, 1))
+    first = _round_row(run, 0)
+    last = _round_row(run, 1)
     of_last = run.clients["round"] == 2
     samples = run.clients["samples"][of_last]
     trained_s = run.clients["train_s"][of_last]
@@ -202,7 +220,8 @@ def scaled(part, data, run):
     by_clients = asked / part.clients
     by_samples = by_clients
     if part.cut:
-        by_samples = by_clients * float(data.sizes.mean()) / part.samples
+        samples = float(data.sizes.mean())
+        by_samples = by_clients * samples / part.samples
     shared_s = _shared_s(part, run, by_clients, by_samples)
     # NaN if the server has no model to evaluate.
     evaluation_s = np.nan_to_num(row["evaluate_s"]) / run.evaluate_every
@@ -224,11 +243,13 @@ def scaled(part, data, run):
 
 
 def _asked(data, run):
-    """How many clients a round of the whole run asks."""
-    over = math.ceil(run.cohort * (1 + run.timing.over))
-    wanted = run.timing.buffer or over
-    distinct = min(wanted, len(data.sizes))
-    return max(distinct, run.sampler.candidates)
+    """The number of clients asked in a round of the whole run."""
+    timing = run.timing
+    over = math.ceil(run.cohort * (1 + timing.over))
+    wanted = timing.buffer or over
+    num_clients = len(data.sizes)
+    asked = min(wanted, num_clients)
+    return max(asked, run.sampler.candidates)
 
 
 def _shared_s(part, run, by_clients, by_samples):
@@ -279,28 +300,37 @@ def _data_rows(setup, plan):
 
 
 def _clients_text(data, asked, T):
-    N = len(data.sizes)
-    least, most = int(data.sizes.min()), int(data.sizes.max())
+    sizes = data.sizes
+    N = len(sizes)
+    least = int(sizes.min())
+    most = int(sizes.max())
     rounds = plural(T, "round")
     return f"{N} with {least} to {most} samples, {asked} asked a round, {rounds}"
 
 
 def _samples_text(options, data):
-    parts = [f"{len(data.indices):,} training", f"{len(data.validation):,} validation"]
-    if len(data.server):
-        parts.append(f"{len(data.server):,} of the server's own")
-    parts.append(f"{len(data.dataset.y_test):,} test samples")
-    return f"{options['dataset']}: {', '.join(parts)}"
+    training = len(data.indices)
+    validation = len(data.validation)
+    server = len(data.server)
+    test = len(data.dataset.y_test)
+    parts = [f"{training:,} training", f"{validation:,} validation"]
+    if server:
+        parts.append(f"{server:,} of the server's own")
+    parts.append(f"{test:,} test samples")
+    counts = ", ".join(parts)
+    return f"{options['dataset']}: {counts}"
 
 
 def _own_tests(data, run):
     """The row about clients' own test parts, if they have some."""
     if run.own_tests is None:
         return []
+    every = run.own_tests.test_every
     period = "every round"
-    if run.own_tests.test_every > 1:
-        period = f"every {run.own_tests.test_every} rounds"
-    clients, samples = len(run.own_tests.clients), len(data.held_out.indices)
+    if every > 1:
+        period = f"every {every} rounds"
+    clients = len(run.own_tests.clients)
+    samples = len(data.held_out.indices)
     return [("own tests", f"{clients} clients on {samples:,} samples of their own, {period}")]
 
 
@@ -308,12 +338,13 @@ def _method_rows(setup, plan):
     """The rows about the method and the model."""
     options, layout = setup.options, setup.run.layout
     kinds = ("strategy", "pruner", "contribution", "weighting", "codec")
-    method = ", ".join(f"{kind} {options[kind]}" for kind in kinds)
+    method = [f"{kind} {options[kind]}" for kind in kinds]
     Q = layout.num_weights
-    sparsity = 1 - plan.kept / Q
-    kept = f"of {Q:,} prunable weights {plan.kept:,} kept, sparsity {sparsity:.3f}"
-    model = f"{options['model']}: {described(layout)}; {kept}"
-    return [("method", method), ("model", model)]
+    kept = plan.kept
+    sparsity = 1 - kept / Q
+    weights = f"of {Q:,} prunable weights {kept:,} kept, sparsity {sparsity:.3f}"
+    model = f"{options['model']}: {described(layout)}; {weights}"
+    return [("method", ", ".join(method)), ("model", model)]
 
 
 def _ranks_text(ranks, asked):
@@ -338,16 +369,20 @@ def _cores():
 
 
 def _bytes_text(plan):
-    down, first = _bytes(plan.down_bytes), _bytes(plan.first_down_bytes)
-    up, dense = _bytes(plan.up_bytes), _bytes(plan.dense_bytes)
+    down = _bytes(plan.down_bytes)
+    first = _bytes(plan.first_down_bytes)
+    up = _bytes(plan.up_bytes)
+    dense = _bytes(plan.dense_bytes)
     sent = f"{down} down ({first} in round 1), {up} up, of messages encoded here"
     return f"{sent}; {dense} would be dense float32 both ways"
 
 
 def _memory_text(setup, plan, ranks):
     need = host_need(setup, ranks, first=True)
-    of_rank = _bytes(footprint.RANK_BYTES + need / ranks)
-    in_all = _bytes(ranks * footprint.RANK_BYTES + need)
+    rank_bytes = footprint.RANK_BYTES + need / ranks
+    all_bytes = ranks * footprint.RANK_BYTES + need
+    of_rank = _bytes(rank_bytes)
+    in_all = _bytes(all_bytes)
     here = _bytes(plan.rank_bytes)
     return f"about {of_rank} a rank, {in_all} in all, estimated; this process took {here}"
 
@@ -396,28 +431,35 @@ def _time_rows(setup, plan, ranks, at_once):
 def _round_s(plan, ranks, at_once):
     """Seconds of a round on so many ranks; more ranks than cores slow each other down."""
     turns = math.ceil(plan.asked / at_once)
-    saved = plan.shared_s * (1 - turns / plan.asked)
+    # One process takes a turn a client.
+    left_share = turns / plan.asked
+    saved_s = plan.shared_s * (1 - left_share)
     busy = min(at_once, ranks)
     slower = max(1.0, busy / _cores())
-    return (plan.round_s - saved) * slower
+    round_s = plan.round_s - saved_s
+    return round_s * slower
 
 
 def _timed_text(plan, run):
     """How the figures were measured."""
-    text = "played whole" if plan.exact else _part_text(plan, run)
+    text = "played whole"
+    if not plan.exact:
+        text = _part_text(plan, run)
     if plan.played.row["mask_changed"]:
         text += "; in round 2, which moved the mask; rounds without a move take less"
     return text
 
 
 def _part_text(plan, run):
-    """How a plan was scaled from the part of the run that was played."""
+    """How a plan was scaled from the played part of the run."""
     part = plan.played
-    samples = f" of {part.samples:.0f} samples each" if part.cut else ""
-    rounds = f"two rounds of {part.clients} of {plan.asked} clients{samples}"
+    rounds = f"two rounds of {part.clients} of {plan.asked} clients"
+    if part.cut:
+        rounds += f" of {part.samples:.0f} samples each"
     too_long = f"the whole would have taken more than {LIMIT_S:.0f} s"
     text = f"{rounds}, scaled by clients and samples; {too_long}"
     asks_utilities = any(method.validated for method in run.contributions.values())
+    # The number of utilities need not grow like the number of clients.
     if part.clients < plan.asked and asks_utilities:
         text += "; scores of contributions may grow faster than that"
     return text

@@ -12,7 +12,7 @@ from fedmpi.core.errors import DiskError, LostRank, Stopped, UserError
 from fedmpi.core.wide import labelled, terminal_width, wrapped
 from fedmpi.run import provenance, resume as resuming
 from fedmpi.run.devices import on_device, pick_device, placed, wishes
-from fedmpi.run.guard import Guard, NoGuard
+from fedmpi.run.last_words import LastWords, NoLastWords
 from fedmpi.run.launch import on_ranks, uncollected, worker
 from fedmpi.run.launcher import launcher, rank_and_size
 from fedmpi.transport import place
@@ -40,26 +40,28 @@ def train(options, resume, say, tell, overwrite=False):
     # Limits are for other ranks.
     if size == 1:
         _tell_idle_limits(limits, tell)
-    guard = NoGuard()
+    last_words = NoLastWords()
     # Before MPI and torch are loaded.
     if rank == 0 and size != 1:
-        guard = Guard()
+        last_words = LastWords()
     if resume:
-        guard.run(resume, True)
+        last_words.run(resume, True)
     see = partial(place.mine, gpus="cuda" in wishes(options))
 
     def play(connect):
-        _serve(options, resume, tell, connect, guard, see, overwrite)
+        _serve(options, resume, tell, connect, last_words, see, overwrite)
 
-    return on_ranks(play, worker, say, limits, guard, see, tell)
+    return on_ranks(play, worker, say, limits, last_words, see, tell)
 
 
 def _limits(options):
     """The ``Limits`` of the options; an option of None leaves the usual limit."""
     limits = []
     for name, usual in zip(LIMITS, Limits()):
-        value = options[name]
-        limits.append(usual if value is None else value)
+        limit = options[name]
+        if limit is None:
+            limit = usual
+        limits.append(limit)
     return Limits(*limits)
 
 
@@ -91,9 +93,11 @@ def prepared(options, local, say):
     return setup
 
 
-def _serve(options, resume, say, connect, guard, see, overwrite):
-    """Rank 0's part, from the options to the end. It refuses mistakes before it waits for
-    others."""
+def _serve(options, resume, say, connect, last_words, see, overwrite):
+    """Rank 0's part, from the options to the end.
+
+    It refuses mistakes before it waits for others.
+    """
     begin = time.perf_counter()
     with uncollected():
         import torch
@@ -103,16 +107,21 @@ def _serve(options, resume, say, connect, guard, see, overwrite):
             importlib.import_module(module)
     torch.set_num_threads(1)
     _, size = rank_and_size()
+    local = place.SERVER
     # Alone, rank 0 trains clients, and takes a worker's place.
-    local = 0 if size == 1 else place.SERVER
+    if size == 1:
+        local = 0
     own = see(local)
-    options = resuming.recorded(options, resume, say) if resume else on_device(options)
+    if resume:
+        options = resuming.recorded(options, resume, say)
+    else:
+        options = on_device(options)
     setup = prepared(options, local, say)
     path = resume or options["out"]
     store, state, done = _begun(setup, resume, say, overwrite)
     # A refusal is one line: nothing is told before the last check.
     _tell_setup(setup, say)
-    guard.run(path, bool(resume))
+    last_words.run(path, bool(resume))
     transport = connect(partial(worker, setup.parts))
     places = placed(own, transport.places, setup.options)
     _tell_places(setup, places, say)
@@ -121,7 +130,7 @@ def _serve(options, resume, say, connect, guard, see, overwrite):
     transport.publish(*message(setup, state))
     if store is None:
         store = _created(setup, overwrite)
-        guard.run(path, True)
+        last_words.run(path, True)
     _play(setup, state, store, done, say, begin, places)
 
 
@@ -197,8 +206,7 @@ def _coordinates(dataset, layout):
 
 
 def _expected_rows(options, run):
-    """``(rounds, clients' answers, clients' own tests)``: how many rows each table of the run file
-    will get."""
+    """``(rounds, clients' answers, clients' own tests)``: the rows of the run file's tables."""
     cohort = options["cohort"] or options["clients"]
     tested = 0
     if run.own_tests is not None:
@@ -260,16 +268,23 @@ def _opening(setup, seconds, width):
 
 def _samples_text(data, run):
     """How many samples each part of the data set has."""
-    parts = [f"{len(data.indices)} training", f"{len(data.validation)} validation"]
-    if len(data.server):
-        parts.append(f"{len(data.server)} of the server's own")
-    parts.append(f"{len(data.dataset.y_test)} test samples")
+    training = len(data.indices)
+    validation = len(data.validation)
+    server = len(data.server)
+    test = len(data.dataset.y_test)
+    parts = [f"{training} training", f"{validation} validation"]
+    if server:
+        parts.append(f"{server} of the server's own")
+    parts.append(f"{test} test samples")
     text = ", ".join(parts)
-    if run.own_tests is not None:
-        every = run.own_tests.test_every
-        period = "every round" if every == 1 else f"every {every} rounds"
-        text += f"; {len(data.held_out.indices)} in clients' own test parts, evaluated {period}"
-    return text
+    if run.own_tests is None:
+        return text
+    every = run.own_tests.test_every
+    period = "every round"
+    if every > 1:
+        period = f"every {every} rounds"
+    held_out = len(data.held_out.indices)
+    return f"{text}; {held_out} in clients' own test parts, evaluated {period}"
 
 
 def _started_by(transport):
@@ -286,8 +301,10 @@ def _started_by(transport):
 
 
 def _play(setup, state, store, done, say, begin, places):
-    """Play the remaining rounds, and tell about them. The run file records how the run ended, even
-    after an error."""
+    """Play the remaining rounds, and tell about them.
+
+    The run file records the end of the run, even after an error.
+    """
     run = setup.run
     status = "failed"
     try:
@@ -296,7 +313,9 @@ def _play(setup, state, store, done, say, begin, places):
         for line in _opening(setup, seconds, terminal_width()):
             say(line)
         _rounds(setup, state, store, done, say)
-        status = "finished" if store.rounds == run.rounds else "stopped"
+        status = "stopped"
+        if store.rounds == run.rounds:
+            status = "finished"
     except KeyboardInterrupt:
         status = "interrupted"
         raise
@@ -308,7 +327,7 @@ def _play(setup, state, store, done, say, begin, places):
     finally:
         ignored = contextlib.nullcontext()
         if status == "failed":
-            # An error of the disk must not hide the error that ended the run.
+            # An error of the disk must not hide the first error.
             ignored = contextlib.suppress(DiskError)
         # Without its status, the run file would look as if the run went on.
         with run.transport.stop.unbroken(), ignored:
@@ -318,7 +337,8 @@ def _play(setup, state, store, done, say, begin, places):
 
 def _go_on(setup, store, done, places):
     """Record in the run file that the run goes on after round ``done``."""
-    recorded = store.run().attrs["options"]
+    from fedmpi.store import read_run
+    recorded = read_run(store.path, only=()).attrs["options"]
     session = provenance.session(setup, places, recorded["rounds"], done)
     store.add_session(session)
     # A run killed between these lines loses nothing: round ``done`` is the same under both numbers
@@ -334,13 +354,19 @@ def _rounds(setup, state, store, done, say):
     from fedmpi.server import loop
     options, run = setup.options, setup.run
     last = min(options["until"] or run.rounds, run.rounds)
-    begin, width = time.perf_counter(), terminal_width()
+    width = terminal_width()
+    headline = run.objective.headline
+    begin = time.perf_counter()
 
     def on_round(row):
-        played = row["round"] - done
-        round_s = (time.perf_counter() - begin) / played
-        left_s = round_s * (last - row["round"])
-        say(report.round_line(row, run.rounds, left_s, width, run.objective.headline))
+        t = row["round"]
+        played = t - done
+        played_s = time.perf_counter() - begin
+        # Earlier sessions may have run on other machines.
+        round_s = played_s / played
+        left_s = round_s * (last - t)
+        line = report.round_line(row, run.rounds, left_s, width, headline)
+        say(line)
 
     loop.simulate(
         run, state, store, done + 1, last,
@@ -355,11 +381,6 @@ def _tell_end(store, say):
     run, width = store.run(), terminal_width()
     judged = report.judged(run)
     store.update({"judged": report.plain(judged)})
-    try:
-        store.pack()
-    except DiskError as error:
-        # The file is whole without being packed.
-        say(f"warning: the run file stays as large as it was while it grew: {error}")
     summary = report.summary(run, width)
     picture = report.picture(run, min(width, WIDEST))
     say(f"\n{summary}\n\n{picture}\n\nrun file: {paths.near(store.path)}")

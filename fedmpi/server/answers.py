@@ -33,7 +33,7 @@ class Update(NamedTuple):
 
     values: torch.Tensor | None   # (K,) float32 on ``support``; None if workers add updates up
     support: torch.Tensor         # (K,) int32
-    custom_mask: bool                     # the support differs from the server's
+    custom_mask: bool             # the support differs from the server's
     numbers: np.ndarray           # float64, by fedmpi.client.stats.Stats
     report: dict                  # of the pruner's probe
     scores: dict                  # {label: arrays} for estimators of contributions
@@ -54,7 +54,7 @@ class Refused(NamedTuple):
     up_bytes: int
     rank: int
     numbers: np.ndarray | None = None     # like an Update's, unless the training raised
-    cause: str = ""                       # of a divergence: a key of numbers.CAUSES
+    cause: str = ""                       # of a divergence: a key of stats.CAUSES
 
 
 def failed(run, reply):
@@ -84,7 +84,9 @@ def is_failed(answer):
 
 def outcome_of(answer):
     """The ``Outcome`` of an answer, as far as its content decides."""
-    return Outcome.MERGED if isinstance(answer, Update) else answer.outcome
+    if isinstance(answer, Update):
+        return Outcome.MERGED
+    return answer.outcome
 
 
 class Reader(NamedTuple):
@@ -211,8 +213,11 @@ def _sound(numbers, values, parts):
 
 def _report(layout, meta, arrays):
     """``{name: array}`` of the pruner's probe."""
-    report = {name.removeprefix("report/"): array.copy()
-              for name, array in arrays.items() if name.startswith("report/")}
+    report = {}
+    for path, array in arrays.items():
+        if path.startswith("report/"):
+            name = path.removeprefix("report/")
+            report[name] = array.copy()
     if "index" in report:
         mask = positions.decode(meta["index"], report["index"], layout.Q)
         report["index"] = index_of(mask)
@@ -231,8 +236,13 @@ def _scores(arrays):
 
 def _kept(arrays):
     """``{name: tensor}`` of the client's state."""
-    return {name.removeprefix("kept/"): torch.from_numpy(array.copy())
-            for name, array in arrays.items() if name.startswith("kept/")}
+    kept = {}
+    for path, array in arrays.items():
+        if path.startswith("kept/"):
+            name = path.removeprefix("kept/")
+            # Copy: a view would keep the whole message alive.
+            kept[name] = torch.from_numpy(array.copy())
+    return kept
 
 
 def enough(run, t, answers):

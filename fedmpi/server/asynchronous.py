@@ -14,8 +14,8 @@ from fedmpi.core import flops, virtual_time
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.server.answers import Outcome, Refused, Update, enough, outcome_of
 from fedmpi.server.exchange import ask, collect, model_message
-from fedmpi.server.recruit import (PATIENCE, WAIT_S, Recruited, drawing, client_records, nobody_available,
-                                   worked)
+from fedmpi.server.recruit import (PATIENCE, WAIT_S, Recruited, client_records, drawing,
+                                   nobody_available, worked)
 from fedmpi.wire import frame
 
 
@@ -33,9 +33,9 @@ def nobody(slots):
     """The state of ``slots`` places for clients at work, all of them free.
 
     Tensors (slots,): ``client`` (-1: free), ``start`` and ``finish`` (virtual seconds, NaN while
-    unknown), ``earliest_finish`` (a lower bound of ``finish``), ``version`` (the round of the client's
-    model) and ``number`` (of its start, unique in the run). ``started`` counts starts; ``models``
-    are keyed by round, ``answers`` by slot.
+    unknown), ``earliest_finish`` (a lower bound of ``finish``), ``version`` (the round of the
+    client's model) and ``number`` (of its start, unique in the run). ``started`` counts starts;
+    ``models`` are keyed by round, ``answers`` by slot.
     """
     return {
         "client": torch.full((slots,), -1),
@@ -62,7 +62,7 @@ def recruit(run, state, t, support, laps):
 
     buffer = run.timing.buffer
     now, turns = state["now"], []
-    while sum(turn.outcome == Outcome.MERGED for turn in turns) < buffer:
+    while _num_merged(turns) < buffer:
         now = fill(run, state, t, flight, now, turns, message)
         slot = _next_slot(flight)
         if slot is None:
@@ -72,13 +72,22 @@ def recruit(run, state, t, support, laps):
             train(run, state, flight, t, support)
             continue
         # An answer that came during the server's own work has waited for its end.
-        now = max(now, float(flight["finish"][slot]))
-        turns.append(_taken(run, state, t, flight, slot, support))
-        if len(_answers(turns)) >= 2 * buffer + len(flight["client"]):
+        finish = float(flight["finish"][slot])
+        now = max(now, finish)
+        turn = _taken(run, state, t, flight, slot, support)
+        turns.append(turn)
+        answers = _answers(turns)
+        if len(answers) >= 2 * buffer + len(flight["client"]):
             # Most answers were unfit: waiting for more is of no use.
-            enough(run, t, _answers(turns))
-    enough(run, t, _answers(turns))
-    return _gathered(flight, turns, now, message)
+            enough(run, t, answers)
+    answers = _answers(turns)
+    enough(run, t, answers)
+    return _recruited(flight, turns, now, message)
+
+
+def _num_merged(turns):
+    """How many of the ``turns`` gave an update fit for merging."""
+    return sum(turn.outcome == Outcome.MERGED for turn in turns)
 
 
 def _copied(flight):
@@ -98,7 +107,10 @@ def _next_slot(flight):
     working = torch.nonzero(flight["client"] >= 0).flatten()
     if not len(working):
         return None
-    arrivals = {key: flight[key][working] for key in ("finish", "number")}
+    arrivals = {
+        "finish": flight["finish"][working],
+        "number": flight["number"][working],
+    }
     bounds = flight["earliest_finish"][working]
     row = virtual_time.earliest(arrivals, bounds)
     return int(working[row])
@@ -111,13 +123,20 @@ def _taken(run, state, t, flight, slot, support):
     if "values" in fields:
         answer = Update(**fields)
         base = flight["models"][version]["x"]
-        answer = aged(run, state, base, answer, t - version, support)
+        staleness = t - version
+        answer = aged(run, state, base, answer, staleness, support)
     else:
         answer = Refused(**fields)
     client = int(flight["client"][slot])
-    start, finish = float(flight["start"][slot]), float(flight["finish"][slot])
+    start = float(flight["start"][slot])
+    finish = float(flight["finish"][slot])
     flight["client"][slot] = -1
-    return Turn(client, version, answer, outcome_of(answer), finish - start)
+    return Turn(
+        client=client,
+        version=version,
+        answer=answer,
+        outcome=outcome_of(answer),
+        seconds=finish - start)
 
 
 def _answers(turns):
@@ -125,25 +144,31 @@ def _answers(turns):
     return [turn.answer for turn in turns if turn.answer is not None]
 
 
-def _gathered(flight, turns, now, message):
+def _recruited(flight, turns, now, message):
     """``Recruited`` of the round's ``turns``, never empty; forgets models that nobody trains."""
     models = flight["models"]
     masks = [models[turn.version]["mask"] for turn in turns]
-    in_use = flight["version"][flight["client"] >= 0].tolist()
-    flight["models"] = {version: models[version] for version in sorted(set(in_use))}
+    at_work = flight["client"] >= 0
+    in_use = set(flight["version"][at_work].tolist())
+    flight["models"] = {version: models[version] for version in sorted(in_use)}
 
     clients, _, answers, outcomes, seconds = zip(*turns)
     model_bytes = frame.size(*message)
     up_bytes, down_bytes = [], []
     for answer in answers:
-        # A client that dropped out got the model.
-        up_bytes.append(0 if answer is None else answer.up_bytes)
-        down_bytes.append(model_bytes if answer is None else answer.job_bytes)
+        if answer is None:
+            # A client that dropped out got the model.
+            up_bytes.append(0)
+            down_bytes.append(model_bytes)
+        else:
+            up_bytes.append(answer.up_bytes)
+            down_bytes.append(answer.job_bytes)
+    numbers = [int(outcome) for outcome in outcomes]
     return Recruited(
         clients=torch.tensor(clients),
         masks=masks,
         answers=list(answers),
-        outcome=torch.tensor([int(outcome) for outcome in outcomes]),
+        outcome=torch.tensor(numbers),
         seconds=torch.tensor(seconds, dtype=torch.float64),
         up_bytes=torch.tensor(up_bytes),
         down_bytes=torch.tensor(down_bytes),
@@ -160,8 +185,11 @@ def fill(run, state, t, flight, now, turns, message):
     N = len(run.sizes)
     for _ in range(PATIENCE):
         _start_all(run, state, t, flight, now, turns, message)
-        at_work = bool((flight["client"] >= 0).any())
-        if at_work or len({turn.client for turn in turns}) == N:
+        had_a_turn = {turn.client for turn in turns}
+        if len(had_a_turn) == N:
+            return now
+        at_work = flight["client"] >= 0
+        if bool(at_work.any()):
             return now
         # Nobody can work now: look again later.
         now += WAIT_S
@@ -180,17 +208,20 @@ def _start_all(run, state, t, flight, now, turns, message):
         number = flight["started"]
         flight["started"] += 1
         sampling = stream(run.seed, Purpose.SAMPLE, t, number)
-        client = run.sampler.draw(sampling, 1, client_records(run, state, idle))
+        records = client_records(run, state, idle)
+        client = run.sampler.draw(sampling, 1, records)
         fate = stream(run.seed, Purpose.DROPOUT, t, number)
         drops_out = bool(virtual_time.dropped(fleet, client, fate))
         if drops_out:
-            turns.append(Turn(int(client), t, None, Outcome.DROPPED, math.nan))
+            turn = Turn(int(client), t, None, Outcome.DROPPED, math.nan)
+            turns.append(turn)
             continue
         slot = free.pop(0)
         flight["client"][slot] = client
         flight["start"][slot] = now
         flight["finish"][slot] = torch.nan
-        flight["earliest_finish"][slot] = now + _least_s(run, state, fleet, client, message)
+        least_s = _least_s(run, state, fleet, client, message)
+        flight["earliest_finish"][slot] = now + least_s
         flight["version"][slot] = t
         flight["number"][slot] = number
 
@@ -207,9 +238,11 @@ def _idle(fleet, flight, turns):
 
 def _least_s(run, state, fleet, client, message):
     """A lower bound of the virtual seconds of the work of ``client (1,)``."""
+    # A pass of its own or a dense gradient may come on top.
     _, one_sample = flops.training(run.layout, run.costs, state["mask"], 1, 0, 0)
     work = run.min_samples_seen[client] * one_sample
-    down_bytes = torch.tensor([frame.size(*message)])
+    model_bytes = frame.size(*message)
+    down_bytes = torch.tensor([model_bytes])
     # The size of the answer is not known yet.
     up_bytes = torch.zeros(1)
     took = virtual_time.durations(fleet, client, down_bytes, work, up_bytes)
@@ -218,8 +251,10 @@ def _least_s(run, state, fleet, client, message):
 
 def train(run, state, flight, t, support):
     """Train the clients at work without an answer; writes answers and arrivals to ``flight``."""
-    untrained = (flight["client"] >= 0) & flight["finish"].isnan()
-    slots = torch.nonzero(untrained).flatten().tolist()
+    at_work = flight["client"] >= 0
+    untrained = at_work & flight["finish"].isnan()
+    slots = torch.nonzero(untrained).flatten()
+    slots = slots.tolist()
     asks = _asks(run, state, flight, slots)
     line = f"round {t}: clients trained"
     answers = collect(run, asks, support, what=line)
@@ -229,7 +264,9 @@ def train(run, state, flight, t, support):
     for slot, answer, own_work in zip(slots, answers, work):
         arrival = _arrival(run, flight, slot, answer, own_work[None])
         # A training that raised has done no work: it counts from the bound.
-        flight["finish"][slot] = max(arrival, flight["earliest_finish"][slot])
+        earliest = flight["earliest_finish"][slot]
+        flight["finish"][slot] = max(arrival, earliest)
+        # A checkpoint holds dicts, not tuples.
         flight["answers"][slot] = answer._asdict()
 
 
@@ -239,8 +276,9 @@ def _arrival(run, flight, slot, answer, work):
     ``work (1,)`` are the FLOPs of the training.
     """
     start = flight["start"][slot]
-    fleet = run.devices.at(float(start), len(run.sizes), drawing(run))
+    N = len(run.sizes)
     # The devices are those of the moment when the client started.
+    fleet = run.devices.at(float(start), N, drawing(run))
     client = flight["client"][slot: slot + 1]
     down_bytes = torch.tensor([answer.job_bytes])
     up_bytes = torch.tensor([answer.up_bytes])
@@ -275,9 +313,11 @@ def aged(run, state, base, answer, staleness, support):
     on = answer.support
     values = answer.values
     if run.timing.mixing:
-        values = values + (base[on] - state["x"][on])
-    ages = torch.tensor([float(staleness)], dtype=torch.float64)
-    discount = float(run.timing.discount(ages)[0])
-    values = values * discount
+        behind = base[on] - state["x"][on]
+        values = values + behind
+    ages = torch.tensor([staleness], dtype=torch.float64)
+    discounts = run.timing.discount(ages)
+    # Scaled here, not by its weight: weights in the merge sum to 1 whatever the ages.
+    values = values * float(discounts[0])
     custom_mask = not torch.equal(on, support)
     return answer._replace(values=values, custom_mask=custom_mask)

@@ -77,7 +77,9 @@ def carried(values, layout, alive, before, support):
 
     Weights have 0 unless they are still ``alive (Q,)``.
     """
-    whole = scattered(values, layout.support(before), torch.zeros(layout.P))
+    support_before = layout.support(before)
+    zeros = torch.zeros(layout.P)
+    whole = scattered(values, support_before, zeros)
     whole[: layout.Q] *= alive
     return whole.index_select(0, support)
 
@@ -115,10 +117,12 @@ def as_dict(states):
     clients = sorted(states)
     ordered = [states[client] for client in clients]
     names = {name for state in ordered for name in state.values or ()}
+    rounds = [state.t for state in ordered]
+    values = {name: _column(ordered, name) for name in sorted(names)}
     return {
         "client": torch.tensor(clients, dtype=torch.int64),
-        "t": torch.tensor([state.t for state in ordered], dtype=torch.int64),
-        "values": {name: _column(ordered, name) for name in sorted(names)},
+        "t": torch.tensor(rounds, dtype=torch.int64),
+        "values": values,
     }
 
 
@@ -127,9 +131,10 @@ def _column(states, name):
     rows = [row for row, state in enumerate(states) if name in state.values]
     tensors = [states[row].values[name] for row in rows]
     shapes = [tensor.shape for tensor in tensors]
+    flat = [tensor.flatten() for tensor in tensors]
     return {
         "rows": torch.tensor(rows),
-        "flat": torch.cat([tensor.flatten() for tensor in tensors]),
+        "flat": torch.cat(flat),
         "shapes": torch.tensor(shapes, dtype=torch.int64),
     }
 
@@ -146,7 +151,8 @@ def from_dict(entry):
         shapes = column["shapes"].tolist()
         sizes = [math.prod(shape) for shape in shapes]
         parts = column["flat"].split(sizes)
-        for row, part, shape in zip(column["rows"].tolist(), parts, shapes):
+        rows = column["rows"].tolist()
+        for row, part, shape in zip(rows, parts, shapes):
             values[row][name] = part.view(shape)
     states = map(Kept, entry["t"].tolist(), values)
     return dict(zip(clients, states))

@@ -14,7 +14,7 @@ from fedmpi.core.kinds import mask_of
 from fedmpi.core.kinds import positions as positions_of
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.core.support import gathered, index_of
-from fedmpi.core.units import flat, entries_of
+from fedmpi.core.units import entries_of, flat
 from fedmpi.methods.codecs.values import drawing
 from fedmpi.server import client_states
 from fedmpi.server.answers import OUT_OF_MEMORY, Reader, failed, is_failed
@@ -64,9 +64,10 @@ def announce(run, state, t, clients):
 def _announce_one_model(run, state, t, clients, header):
     """``announce`` for clients that all train the same model."""
     mask = state["mask"]
-    last = common_mask(run, state, t, clients)
-    meta, arrays = model_message(run, state, t, mask, last)
-    published = run.transport.publish(header | meta, arrays)
+    last_mask = common_mask(run, state, t, clients)
+    meta, arrays = model_message(run, state, t, mask, last_mask)
+    meta = header | meta
+    published = run.transport.publish(meta, arrays)
     asks = [ask(run, state, client, t, mask) for client in clients.tolist()]
     return published, asks
 
@@ -78,9 +79,10 @@ def _masked_asks(run, state, t, clients):
     # Clients with the same mask object share a message.
     messages, asks = {}, []
     for client, mask in zip(clients.tolist(), masks):
-        if id(mask) not in messages:
-            messages[id(mask)] = model_message(run, state, t, mask)
-        meta, arrays = messages[id(mask)]
+        key = id(mask)
+        if key not in messages:
+            messages[key] = model_message(run, state, t, mask)
+        meta, arrays = messages[key]
         order = ask(run, state, client, t, mask, meta, arrays)
         asks.append(order)
     return asks
@@ -110,7 +112,12 @@ def _kind_message(run, state, t, number):
     own_support = kind.layout.support(own_mask)
     support = positions_of(kind, own_support)
     code, bits = positions.encode(own_mask.numpy())
-    meta = {"support": digest(support), "mask": code, "network": number}
+    meta = {
+        "support": digest(support),
+        "mask": code,
+        "network": number,
+    }
+    # One codec for the round: all clients with this network get the same message.
     codec = drawing(run.codec.down, run.seed, t)
     values = gathered(state["x"], support)
     arrays = {"mask": bits} | codec.encode(values)
@@ -124,11 +131,13 @@ def smaller_asks(run, state, t, clients):
     x = state["x"]
     fleet = _fleet(run, state)
     networks = run.pruner.units(state["pruner"], x, run.structure, clients, fleet, gen)
+    # Clients with the same object share a network and its message.
     orders, asks = {}, []
     for client, units in zip(clients.tolist(), networks):
-        if id(units) not in orders:
-            orders[id(units)] = _network_order(run, state, t, units)
-        order = orders[id(units)]
+        key = id(units)
+        if key not in orders:
+            orders[key] = _network_order(run, state, t, units)
+        order = orders[key]
         asks.append(order._replace(client=client))
     return asks
 
@@ -138,7 +147,8 @@ def _fleet(run, state):
     def draw(*key):
         return stream(run.seed, Purpose.DEVICES, *key)
 
-    return run.devices.at(state["now"], len(run.sizes), draw)
+    N = len(run.sizes)
+    return run.devices.at(state["now"], N, draw)
 
 
 def _network_order(run, state, t, units):
@@ -188,12 +198,14 @@ def _with_own(run, state, client, t, mask, meta, arrays):
         return meta, arrays
     tensors = strategy.send_to(state["strategy"], client)
     named = {name: strategy.sends[name] for name in tensors}
+    # The client is part of the key: its message is its own.
     codec = drawing(run.codec.down, run.seed, t, client)
     support = run.layout.support(mask)
-    sent = fields.encoded(named, tensors, "given/", codec, support)
+    message = fields.encoded(named, tensors, "given/", codec, support)
     # The model may have brought the message to all clients.
     names = [*meta.get("given", ()), *named]
-    return meta | {"given": names}, arrays | sent
+    meta = meta | {"given": names}
+    return meta, arrays | message
 
 
 def state_of_client(run, state, client, mask):
@@ -238,9 +250,12 @@ def _ended(run, answer, mask):
 def common_mask(run, state, t, clients):
     """(Q,) bool: the last mask sent, if every client of the cohort can know it, else None."""
     last_rounds = state["last_round_of"][clients]
-    if bool((last_rounds >= state["mask_since"]).all()):
+    have_present_mask = last_rounds >= state["mask_since"]
+    if bool(have_present_mask.all()):
         return state["last_sent_mask"]
-    if t > 1 and bool((last_rounds == t - 1).all()):
+    # Before round 1 nobody has a mask.
+    took_part = last_rounds == t - 1
+    if t > 1 and bool(took_part.all()):
         return state["last_sent_mask"]
     return None
 
@@ -248,8 +263,8 @@ def common_mask(run, state, t, clients):
 def model_message(run, state, t, mask, last_mask=None):
     """``(meta, arrays)``: the model's values under ``mask``, and the strategy's message to all.
 
-    ``last_mask (Q,) bool`` is the mask that clients have, or None: positions travel only as far as they
-    differ from it.
+    ``last_mask (Q,) bool`` is the mask that clients have, or None: positions travel only as far as
+    they differ from it.
     """
     support = run.layout.support(mask)
     bits = mask.numpy()
@@ -273,9 +288,9 @@ def _with_sent(run, state, meta, arrays, codec, support):
         return meta, arrays
     tensors = run.strategy.send(state["strategy"])
     named = {name: run.strategy.sends[name] for name in tensors}
-    sent = fields.encoded(named, tensors, "given/", codec, support)
+    message = fields.encoded(named, tensors, "given/", codec, support)
     meta = meta | {"given": list(named)}
-    return meta, arrays | sent
+    return meta, arrays | message
 
 
 # ------------------------------------------------------------- answers come back
@@ -343,7 +358,8 @@ class Collecting(NamedTuple):
         reply = reply._replace(job_bytes=job_bytes)
         if reply.meta["kind"] == "failed":
             return failed(self.run, reply)
-        return self.reader.reply(reply, self.asks[row], row)
+        question = self.asks[row]
+        return self.reader.reply(reply, question, row)
 
     def failing(self, chosen, why=""):
         """The teams of ``chosen``, reduced to failed clients; ``why`` begins the reason.
@@ -369,8 +385,9 @@ def _reader(run, asks, support):
     for ask in asks:
         key = id(ask.mask)
         if key not in supports:
-            supports[key] = _support_of(run, ask)
-            expected[key] = digest(supports[key])
+            own_support = _support_of(run, ask)
+            supports[key] = own_support
+            expected[key] = digest(own_support)
     U = None
     if run.wants_single_updates:
         U = torch.empty(len(asks), len(support))
@@ -379,7 +396,9 @@ def _reader(run, asks, support):
 
 def _support_of(run, ask):
     """(K,) int32: the support of a client's training."""
-    return run.layout.support(ask.mask) if ask.support is None else ask.support
+    if ask.support is None:
+        return run.layout.support(ask.mask)
+    return ask.support
 
 
 def _job(ask, row, shares):
@@ -392,8 +411,10 @@ def _job(ask, row, shares):
 
 def _arrays(ask):
     """The arrays of a client's job."""
-    kept = {f"kept/{name}": tensor.numpy() for name, tensor in ask.kept.items()}
-    return ask.arrays | kept
+    arrays = dict(ask.arrays)
+    for name, tensor in ask.kept.items():
+        arrays[f"kept/{name}"] = tensor.numpy()
+    return arrays
 
 
 def _unbilled(ask, job, arrays):
@@ -401,13 +422,19 @@ def _unbilled(ask, job, arrays):
     if not ask.kept:
         return 0
     meta = {"kind": "run", "job": job}
-    billed = {name: array for name, array in arrays.items() if not name.startswith("kept/")}
-    return frame.size(meta, arrays) - frame.size(meta, billed)
+    billed = {}
+    for name, array in arrays.items():
+        if not name.startswith("kept/"):
+            billed[name] = array
+    whole = frame.size(meta, arrays)
+    return whole - frame.size(meta, billed)
 
 
 def _by_length(run, asks):
     """Teams of rows, first the clients with the most samples."""
-    samples = torch.tensor([float(run.sizes[ask.client]) for ask in asks])
+    clients = [ask.client for ask in asks]
+    # Clients with as many samples stay in the order of the asks.
+    samples = run.sizes[clients].float()
     rows = torch.argsort(samples, descending=True, stable=True)
     return teams(rows.tolist(), run.together)
 

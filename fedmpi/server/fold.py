@@ -19,11 +19,13 @@ def stack(run, replies, support):
         # The updates are in the workers' sums, and no estimator looks at them.
         U = torch.empty(len(replies), 0)
     elif not any(reply.custom_mask for reply in replies):
-        U = rows_of([reply.values for reply in replies])
+        vectors = [reply.values for reply in replies]
+        U = rows_of(vectors)
     else:
-        # With several networks the server's own model is not any client's.
-        servers = support if run.kinds is None else None
-        support = union(run.layout, servers, replies)
+        if run.kinds is not None:
+            # With several networks the server's own model is not any client's.
+            support = None
+        support = union(run.layout, support, replies)
         U, B = _on_union(replies, support)
     if replies[0].sent is not None:
         sent = torch.stack([_on_all(reply, support) for reply in replies])
@@ -35,14 +37,15 @@ def stack(run, replies, support):
 
 
 def union(layout, support, replies):
-    """int32: the positions of all clients' supports, and of the server's ``support``."""
-    held = torch.zeros(layout.P, dtype=torch.bool)
+    """int32: the positions of all clients' supports, and of the server's ``support``, if any."""
+    is_kept = torch.zeros(layout.P, dtype=torch.bool)
     # Keep the server's positions even if no client kept them.
     if support is not None:
-        held[support] = True
+        is_kept[support] = True
     for reply in replies:
-        held[reply.support] = True
-    return torch.nonzero(held).flatten().int()
+        is_kept[reply.support] = True
+    positions = torch.nonzero(is_kept).flatten()
+    return positions.int()
 
 
 def _on_union(replies, support):
@@ -70,7 +73,8 @@ def _on_all(reply, support):
 def _spread(values, of, support):
     """(K,) on ``support``: ``values`` at the positions ``of``, a part of it, and 0 elsewhere."""
     whole = torch.zeros(len(support))
-    whole[torch.searchsorted(support, of)] = values
+    columns = torch.searchsorted(support, of)
+    whole[columns] = values
     return whole
 
 
@@ -88,20 +92,26 @@ def _in_one_block(values):
     first = values[0]
     storage = first.untyped_storage().data_ptr()
     row_bytes = 4 * len(first)
-    for row, vector in enumerate(values):
+    expected = first.data_ptr()
+    for vector in values:
         if vector.untyped_storage().data_ptr() != storage:
             return False
-        if vector.data_ptr() != first.data_ptr() + row * row_bytes:
+        if vector.data_ptr() != expected:
             return False
+        expected += row_bytes
     return True
 
 
 def _columns(run, replies):
     """``{name: (C,) float64}``: the numbers that merging may go by."""
-    columns = {"n": Stats.SAMPLES, "losses": Stats.LOSS}
+    columns = {
+        "n": _column(replies, Stats.SAMPLES),
+        "losses": _column(replies, Stats.LOSS),
+    }
     if run.strategy.steps:
-        columns |= {"steps": Stats.STEPS, "travelled": Stats.TRAVELLED}
-    return {name: _column(replies, number) for name, number in columns.items()}
+        columns["steps"] = _column(replies, Stats.STEPS)
+        columns["travelled"] = _column(replies, Stats.TRAVELLED)
+    return columns
 
 
 def _column(replies, number):
@@ -117,7 +127,8 @@ def _parts(run, replies, support):
             continue
         rows = [reply.parts[name] for reply in replies]
         if field.on == "support":
-            rows = [_on_support(row, reply, support) for row, reply in zip(rows, replies)]
+            pairs = zip(rows, replies)
+            rows = [_on_support(row, reply, support) for row, reply in pairs]
         if field.fold == "sum":
             totals[name] = exact(rows)
         elif field.fold == "list":
@@ -151,15 +162,18 @@ def summed(run, updates, shares, support):
 
     The workers have added it up, to the same bits in any order. Other answers keep a row a client.
     """
-    answers = run.strategy.answers
-    fields = {name: field for name, field in answers.items() if field.fold == "sum"}
     K = len(support)
-    sizes = [K] + [size_of(field, K) for field in fields.values()]
-    sums = torch.from_numpy(run.transport.total(sum(sizes)))
+    sizes, fields = [K], {}
+    for name, field in run.strategy.answers.items():
+        if field.fold == "sum":
+            fields[name] = field
+            sizes.append(size_of(field, K))
+    sums = run.transport.total(sum(sizes))
+    sums = torch.from_numpy(sums)
     step, *others = sums.split(sizes)
     totals = {}
-    for (name, field), total in zip(fields.items(), others):
-        totals[name] = _total(total, field)
+    for name, total in zip(fields, others):
+        totals[name] = _total(total, fields[name])
     mean = exact_sum.mean(step, float(shares.sum()))
     return updates._replace(
         U=mean[None],
@@ -173,7 +187,9 @@ def summed(run, updates, shares, support):
 def _total(total, field):
     """A summed answer as float32, in the shape of its field."""
     mean = exact_sum.mean(total, 1.0)
-    return mean if field.on == "support" else mean.view(field.on)
+    if field.on == "support":
+        return mean
+    return mean.view(field.on)
 
 
 def still(layout, strategy, C, N):
@@ -186,13 +202,15 @@ def still(layout, strategy, C, N):
     for name, field in strategy.answers.items():
         if field.on == "any":
             continue
-        zeros = torch.zeros(len(support) if field.on == "support" else field.on)
+        shape = len(support) if field.on == "support" else field.on
+        zeros = torch.zeros(shape)
         if field.fold == "sum":
             totals[name] = zeros
         elif field.fold == "list":
             parts[name] = [zeros] * C
         else:
-            parts[name] = torch.stack([zeros] * C)
+            rows = [zeros] * C
+            parts[name] = torch.stack(rows)
     ones = torch.ones(C, dtype=torch.float64)
     return Updates(
         U=torch.zeros(C, len(support)),

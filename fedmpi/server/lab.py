@@ -59,18 +59,19 @@ class RoundLab(NamedTuple):
 
 def round_lab(run, t, mask):
     """The ``RoundLab`` of round ``t``, with the trained ``mask (Q,)``."""
-    bench = Bench(run, t, mask, {"flops_server": 0.0, "flops_lab": 0.0}, itertools.count())
+    spent = {"flops_server": 0.0, "flops_lab": 0.0}
+    bench = Bench(run, t, mask, spent, itertools.count())
     lab = Lab(
-        bench.evaluate,
-        bench.outputs,
-        bench.gradient,
-        bench.train,
-        run.server.sizes,
-        run.server.labels,
-        Round(t, run.rounds),
-        mask,
-        bench.fit)
-    return RoundLab(lab, bench.work, bench.spent, run.server.speed)
+        evaluate=bench.evaluate,
+        outputs=bench.outputs,
+        gradient=bench.gradient,
+        train=bench.train,
+        sizes=run.server.sizes,
+        labels=run.server.labels,
+        round=Round(t, run.rounds),
+        mask=mask,
+        fit=bench.fit)
+    return RoundLab(lab, bench.work, spent, run.server.speed)
 
 
 class Bench(NamedTuple):
@@ -88,44 +89,51 @@ class Bench(NamedTuple):
         jobs = []
         for block in _spans(0, len(models), self.run.block):
             for rows in _spans(0, size, ROWS):
-                jobs.append({"lab": "evaluate", "on": on, "models": block, "rows": rows})
+                job = {"lab": "evaluate", "on": on, "models": block, "rows": rows}
+                jobs.append(job)
         _hand_out(self.run, models)
         loss, headline = torch.zeros(2, len(models), dtype=torch.float64)
+        replies = self._in_order(jobs)
         # The order of the jobs fixes the order of the sums.
-        for job, reply in zip(jobs, self._in_order(jobs)):
-            block = slice(*job["models"])
-            arrays = reply.arrays
-            loss[block] += torch.from_numpy(arrays["loss"])
-            headline[block] += torch.from_numpy(arrays["headline"])
+        for job, reply in zip(jobs, replies):
+            start, stop = job["models"]
+            loss[start:stop] += torch.from_numpy(reply.arrays["loss"])
+            headline[start:stop] += torch.from_numpy(reply.arrays["headline"])
         self._book_passes(size * len(models), mask)
         return loss / size, headline / size
 
     def outputs(self, x, on="server", rows=None, of="", mask=None):
         """(n, ...): outputs of the model ``x (P,)``, or of its module ``of``, for n samples."""
         start, stop = rows or (0, _size(self.run, on))
-        jobs = [{"lab": "outputs", "on": on, "models": (0, 1), "rows": span, "of": of}
-                for span in _spans(start, stop, ROWS)]
+        jobs = []
+        for span in _spans(start, stop, ROWS):
+            job = {"lab": "outputs", "on": on, "models": (0, 1), "rows": span, "of": of}
+            jobs.append(job)
         _hand_out(self.run, x[None])
         outputs = []
         for reply in self._in_order(jobs):
             # Copy: a view would keep the whole message alive.
-            own = reply.arrays["outputs"].copy()
-            outputs.append(torch.from_numpy(own))
+            piece = reply.arrays["outputs"].copy()
+            outputs.append(torch.from_numpy(piece))
         self._book_passes(stop - start, mask)
         return torch.cat(outputs)
 
     def gradient(self, x, on="server", mask=None):
         """(R,): the gradient of the mean loss of ``x (P,)`` over the samples ``on``."""
+        layout = self.run.layout
         size = _size(self.run, on, labelled=True)
-        jobs = [{"lab": "gradient", "on": on, "models": (0, 1), "rows": rows}
-                for rows in _spans(0, size, ROWS)]
+        jobs = []
+        for rows in _spans(0, size, ROWS):
+            job = {"lab": "gradient", "on": on, "models": (0, 1), "rows": rows}
+            jobs.append(job)
         _hand_out(self.run, x[None])
-        total = torch.zeros(self.run.layout.R)
+        total = torch.zeros(layout.R)
         for reply in self._in_order(jobs):
-            total += torch.from_numpy(reply.arrays["gradient"])
+            gradient = reply.arrays["gradient"]
+            total += torch.from_numpy(gradient)
         kept = self._kept(mask)
-        _, work = flops.training(self.run.layout, self.run.costs, kept, 0, size, 0)
         # Counted like the training's passes with a dense gradient.
+        _, work = flops.training(layout, self.run.costs, kept, 0, size, 0)
         self.spent["flops_lab"] += work
         return total / size
 
@@ -142,13 +150,14 @@ class Bench(NamedTuple):
         jobs, arrays = [], []
         for training in trainings:
             number = next(self.numbers)
-            job, own = _training(self.run, self.t, number, training)
+            job, model = _training(self.run, self.t, number, training)
             jobs.append(job)
-            arrays.append(own)
+            arrays.append(model)
 
         def result(replies):
             in_order = sorted(replies, key=lambda reply: reply.index)
-            return [self._trained(*pair) for pair in zip(trainings, in_order)]
+            pairs = zip(trainings, in_order)
+            return [self._trained(training, reply) for training, reply in pairs]
 
         beside = Beside(jobs, arrays, [])
         return Work(beside, result)
@@ -163,7 +172,15 @@ class Bench(NamedTuple):
         now = Round(self.t, run.rounds)
         number = next(self.numbers)
         x, trained = own_network.fitted(
-            run.own_network, now, run.seed, number, x, self.mask, samples, loss, settings)
+            server_network=run.own_network,
+            now=now,
+            run_seed=run.seed,
+            number=number,
+            x=x,
+            mask=self.mask,
+            samples=samples,
+            loss=loss,
+            settings=settings)
         mask = mask_of(run.kinds.server, self.mask)
         self._book_training(run.kinds.server_costs, mask, trained)
         return x, trained
@@ -172,11 +189,16 @@ class Bench(NamedTuple):
         """``(x (P,), Trained)`` of the answer to a training."""
         # Copy: a view would keep the whole message alive.
         values = reply.arrays["values"].copy()
+        values = torch.from_numpy(values)
         support = self.run.layout.support(training.mask)
-        x = scattered(torch.from_numpy(values), support, training.x.clone())
-        loss, steps, samples, travelled = reply.arrays["trained"].tolist()
+        x = scattered(values, support, training.x.clone())
         # All four travel as float64.
-        trained = Trained(loss, int(steps), int(samples), travelled)
+        loss, steps, samples, travelled = reply.arrays["trained"].tolist()
+        trained = Trained(
+            loss=loss,
+            steps=int(steps),
+            samples=int(samples),
+            travelled=travelled)
         self._book_training(self.run.costs, training.mask, trained)
         return x, trained
 
@@ -193,7 +215,9 @@ class Bench(NamedTuple):
 
     def _kept(self, mask):
         """(Q,) bool: ``mask``, or all weights if it is None."""
-        return self.run.layout.full_mask() if mask is None else mask
+        if mask is None:
+            return self.run.layout.full_mask()
+        return mask
 
     def _in_order(self, jobs, arrays=None):
         """The replies to ``jobs`` in their order, each as soon as all before it have come.
@@ -202,7 +226,8 @@ class Bench(NamedTuple):
         """
         waiting, turn = {}, 0
         line = f"round {self.t}: jobs of the server's own work done"
-        for reply in watched(_sound(self.run, jobs, arrays), len(jobs), self.run.tell, line):
+        replies = _sound(self.run, jobs, arrays)
+        for reply in watched(replies, len(jobs), self.run.tell, line):
             waiting[reply.index] = reply
             while turn in waiting:
                 yield waiting.pop(turn)
@@ -211,7 +236,11 @@ class Bench(NamedTuple):
 
 def _spans(start, stop, size):
     """A range in pairs (start, stop) of at most ``size``."""
-    return [(first, min(first + size, stop)) for first in range(start, stop, size)]
+    spans = []
+    for first in range(start, stop, size):
+        end = min(first + size, stop)
+        spans.append((first, end))
+    return spans
 
 
 def _size(run, on, labelled=False):
@@ -234,14 +263,17 @@ def _size(run, on, labelled=False):
 
 def _hand_out(run, models):
     """Give ``models (M, P)`` to every worker."""
-    run.transport.share({"kind": "models"}, {"models": models.contiguous().numpy()})
+    # The strategy's tensor may be a view of another one.
+    models = models.contiguous()
+    run.transport.share({"kind": "models"}, {"models": models.numpy()})
 
 
 def _training(run, t, number, training):
     """``(job, arrays)`` of a training, number ``number`` of the round."""
     _size(run, training.on, labelled=True)
     code, mask = positions.encode(training.mask.numpy())
-    values = gathered(training.x, run.layout.support(training.mask))
+    support = run.layout.support(training.mask)
+    values = gathered(training.x, support)
     job = {
         "lab": "train",
         "on": training.on,
@@ -265,7 +297,8 @@ def _sound(run, jobs, arrays):
         else:
             yield reply
     for index in again:
-        yield retried(run, jobs[index], arrays[index] if arrays else {}, index)
+        own_arrays = arrays[index] if arrays else {}
+        yield retried(run, jobs[index], own_arrays, index)
 
 
 def retried(run, job, arrays, index=0):
@@ -284,8 +317,8 @@ def update_beside(run, t, work, base, support):
     """
     [(x, trained)] = _finished(run, work)
     update = gathered(x, support) - gathered(base, support)
-    is_finite = math.isfinite(trained.loss) and bool(update.isfinite().all())
-    if not is_finite:
+    is_finite = bool(update.isfinite().all())
+    if not (is_finite and math.isfinite(trained.loss)):
         raise FedError(f"round {t}: the server's own training gave nothing to compare with: it "
                        f"diverged (loss {trained.loss:.3g})")
     return update

@@ -1,4 +1,4 @@
-"""The server: one round (``run_round`` and ``aggregate``), and the loop over rounds (``simulate``)."""
+"""The server: one round (``run_round``, ``aggregate``), and the loop over rounds (``simulate``)."""
 
 import time
 from collections import deque
@@ -86,9 +86,11 @@ def run_round(run, state, t):
     # The record of the round.
     row = row_of(run, state, after, t, got, aggregated, lab, laps)
     client_rows = record.client_rows(run, t, got, aggregated)
-    is_due = evaluates(run.evaluate_every)(Round(t, run.rounds))
+    now = Round(t, run.rounds)
+    is_due = evaluates(run.evaluate_every)
     # The next round's clients train while this model is evaluated.
-    evaluation = Slices(evaluated(run, after, aggregated.merged, due=is_due))
+    work = evaluated(run, after, aggregated.merged, due=is_due(now))
+    evaluation = Slices(work)
     result = RoundResult(after, row, client_rows, evaluation)
     return tested_by_clients(run, result, t)
 
@@ -96,8 +98,8 @@ def run_round(run, state, t):
 def aggregate(run, state, t, support, got, laps, lab, server_update=None):
     """``Aggregated``: score the answers of ``got``, weigh them, merge them, then prune and grow.
 
-    ``support (K,)`` is the server's. ``server_update (K,)`` is the update of the server's own training, if
-    the strategy has one.
+    ``support (K,)`` is the server's. ``server_update (K,)`` is the update of the server's own
+    training, if the strategy has one.
     """
     replies = [got.answers[row] for row in got.counts.tolist()]
     updates = updates_of(run, t, support, got, replies, server_update)
@@ -154,11 +156,13 @@ def aggregate(run, state, t, support, got, laps, lab, server_update=None):
 
 
 def exchanged(run, state, t, support, laps, lab):
-    """``(Recruited, server_update)``: the cohort's answers, and the update of the server's own training.
+    """``(Recruited, server_update)``: the cohort's answers, and the server's own update.
 
     ``server_update (K,)`` is None if the strategy trains nothing on the server before the merge.
     """
-    recruiting = asynchronous.recruit if run.timing.buffer else recruit
+    recruiting = recruit
+    if run.timing.buffer:
+        recruiting = asynchronous.recruit
     if run.strategy.before is None:
         got = recruiting(run, state, t, support, laps)
         return got, None
@@ -230,7 +234,7 @@ def replies_for_pruner(run, updates, weights, weighting, replies):
 
 
 def prune(run, state, t, x, replies, on_support):
-    """Entries of the next state: ``x``, ``mask``, ``mask_since``, ``pruner`` after pruning ``x (P,)``.
+    """Entries of the next state after pruning ``x (P,)``: ``x, mask, mask_since, pruner``.
 
     ``replies`` are ``Replies``. ``on_support``: the merge left nothing off the support of the mask.
     """
@@ -243,16 +247,23 @@ def prune(run, state, t, x, replies, on_support):
         x = rewound[0]
     same = mask is last
     if run.pruner.exact and not same:
-        kept, before = sum(layout.kept(mask)), sum(layout.kept(last))
+        kept = sum(layout.kept(mask))
+        before = sum(layout.kept(last))
         assert kept == before, "the number of kept weights changed"
 
     is_served = same and on_support and not rewound
     if not (run.pruner.keeps_pruned_values or is_served):
-        x = served(x, layout.support(mask), layout)
+        support = layout.support(mask)
+        x = served(x, support, layout)
     mask_since = state["mask_since"]
     if not (same or torch.equal(mask, last)):
         mask_since = t + 1
-    return {"x": x, "mask": mask, "mask_since": mask_since, "pruner": pruner}
+    return {
+        "x": x,
+        "mask": mask,
+        "mask_since": mask_since,
+        "pruner": pruner,
+    }
 
 
 def losses_after(state, clients, replies):
@@ -291,10 +302,13 @@ def next_state(run, state, t, support, got, aggregated):
 def states_of_clients(run, state, t, got):
     """``{client: Kept}`` after the merge: new states for the merged clients."""
     merged = got.counts.tolist()
-    clients = got.clients[merged]
-    answers = [got.answers[row] for row in merged]
-    masks = [got.masks[row] for row in merged]
-    return remembered(run, state, t, clients, answers, masks)
+    return remembered(
+        run=run,
+        state=state,
+        t=t,
+        clients=got.clients[merged],
+        answers=[got.answers[row] for row in merged],
+        masks=[got.masks[row] for row in merged])
 
 
 def row_of(run, state, after, t, got, aggregated, lab, laps):
@@ -315,8 +329,10 @@ def row_of(run, state, after, t, got, aggregated, lab, laps):
 
 def nobody(row):
     """The warning about a round without merged updates, from its row."""
-    outcomes = ("late", "dropped", "rejected", "failed")
-    counts = [f"{row[name]} {name}" for name in outcomes if row[name]]
+    counts = []
+    for name in ("late", "dropped", "rejected", "failed"):
+        if row[name]:
+            counts.append(f"{row[name]} {name}")
     return (f"warning: round {row['round']} merged nobody's update, the model stays: of "
             f"{row['asked']} asked {', '.join(counts)}; see --devices, --timing")
 
@@ -328,18 +344,24 @@ def tested_by_clients(run, result, t):
     """
     if run.own_tests is None:
         return result
-    is_due = evaluates(run.own_tests.test_every)(Round(t, run.rounds))
-    if not is_due:
+    now = Round(t, run.rounds)
+    is_due = evaluates(run.own_tests.test_every)
+    if not is_due(now):
         missing = own_accuracy.nothing(run.objective.headline)
-        return result._replace(row=result.row | missing)
+        row = result.row | missing
+        return result._replace(row=row)
     mask = counted(run.pruner, run.layout, result.state)
-    row, rows = own_accuracy.evaluate(run, result.state, mask, t, result.evaluation)
-    return result._replace(row=result.row | row, own=rows)
+    own_row, rows = own_accuracy.evaluate(run, result.state, mask, t, result.evaluation)
+    row = result.row | own_row
+    return result._replace(row=row, own=rows)
 
 
 def evaluates(period):
     """``is_due(now: Round) -> bool``: every ``period``-th round is evaluated, and the last one."""
-    return lambda now: now.t % period == 0 or now.t == now.rounds
+    def is_due(now):
+        return now.t % period == 0 or now.t == now.rounds
+
+    return is_due
 
 
 def evaluated(run, state, merged, due=True):
@@ -381,8 +403,9 @@ def start(run, x):
 
     * ``x (P,)`` and ``mask (Q,)``: the model; ``strategy``, ``pruner``, ``weighting`` and
       ``contribution``: states of these parts; ``now``: virtual time in seconds;
-    * ``sent (Q,)``: the mask of the last model message; ``mask_since``: the first round of the present
-      mask; ``last_round_of (N,)``: the last round of each client; ``losses (N,)``: its last training loss;
+    * ``last_sent_mask (Q,)``: the mask of the last model message; ``mask_since``: the first round
+      of the present mask; ``last_round_of (N,)``: the last round of each client; ``losses (N,)``:
+      its last training loss;
     * ``previous (P,)``: the model of the round before, for faults that replay it;
     * ``clients`` and ``grown (Q,)``: see ``fedmpi.server.client_states``;
     * ``flight``: clients at work between two rounds, see ``fedmpi.server.asynchronous``.
@@ -392,6 +415,7 @@ def start(run, x):
     if not run.pruner.keeps_pruned_values:
         x = served(x, run.layout.support(mask), run.layout)
     N = len(run.sizes)
+    contribution = {label: part.init(run.sizes) for label, part in run.contributions.items()}
     state = {
         "x": x,
         "mask": mask,
@@ -403,7 +427,7 @@ def start(run, x):
         "weighting": run.weighting.init(run.sizes),
         "now": 0.0,
         "losses": torch.full((N,), torch.nan, dtype=torch.float64),
-        "contribution": {label: part.init(run.sizes) for label, part in run.contributions.items()},
+        "contribution": contribution,
     }
     if run.needs_previous_model:
         state["previous"] = torch.zeros_like(x)
@@ -411,7 +435,8 @@ def start(run, x):
         state["clients"] = {}
         state["grown"] = torch.zeros(run.layout.Q, dtype=torch.int32)
     if run.timing.buffer:
-        state["flight"] = asynchronous.nobody(run.timing.concurrency or run.cohort)
+        at_work = run.timing.concurrency or run.cohort
+        state["flight"] = asynchronous.nobody(at_work)
     return state
 
 
@@ -473,10 +498,12 @@ class Ledger:
 
     def settle(self, result, t):
         """A generator of slices of work: evaluate round ``t``, write its row, save it if due."""
-        row = result.row | (yield from result.evaluation)
+        columns = yield from result.evaluation
+        row = result.row | columns
         begin = time.perf_counter()
         # The row first: a killed run plays a round without a checkpoint again.
-        self.store.append(row | record.stored(self.writing_s), result.clients, result.own)
+        whole_row = row | record.stored(self.writing_s)
+        self.store.append(whole_row, result.clients, result.own)
         self.written = t, result.state
         if self._is_due(t, begin):
             self._save(result.state, t, begin)
@@ -512,7 +539,8 @@ class Ledger:
 def evaluated_round(run, state, t):
     """``(state after round t, row, client rows)``: the round, evaluated at once."""
     result = run_round(run, state, t)
-    row = result.row | finish(result.evaluation) | record.stored(0.0)
+    columns = finish(result.evaluation)
+    row = result.row | columns | record.stored(0.0)
     return result.state, row, result.clients
 
 
@@ -520,7 +548,8 @@ def saved_state(state):
     """A run's state, as a checkpoint holds it."""
     if "clients" not in state:
         return state
-    return state | {"clients": client_states.as_dict(state["clients"])}
+    clients = client_states.as_dict(state["clients"])
+    return state | {"clients": clients}
 
 
 def loaded_state(state):
@@ -530,7 +559,8 @@ def loaded_state(state):
         state["flight"] = _with_new_names(state["flight"])
     if "clients" not in state:
         return state
-    return state | {"clients": client_states.from_dict(state["clients"])}
+    clients = client_states.from_dict(state["clients"])
+    return state | {"clients": clients}
 
 
 def _with_new_names(state):

@@ -10,9 +10,11 @@ def served(x, support, layout):
 
     Personal tensors stay as the model's factory made them, on the support or not.
     """
-    whole = scattered(gathered(x, support), support, torch.zeros_like(x))
+    values = gathered(x, support)
+    whole = scattered(values, support, torch.zeros_like(x))
     if layout.personal:
-        whole[layout.personal_positions] = x[layout.personal_positions]
+        personal = layout.personal_positions
+        whole[personal] = x[personal]
     return whole
 
 
@@ -37,4 +39,5 @@ def counted(pruner, layout, state):
 def tested(run, state):
     """(P,): the model for tests, zero off its mask."""
     mask = counted(run.pruner, run.layout, state)
-    return served(state["x"], run.layout.support(mask), run.layout)
+    support = run.layout.support(mask)
+    return served(state["x"], support, run.layout)

@@ -66,12 +66,14 @@ def evaluate(run, state, mask, t, meanwhile=()):
     ``mask (Q,)`` is the model's. Rank 0 does slices of ``meanwhile`` while it waits for workers.
     """
     begin = time.perf_counter()
+    # Seconds of rank 0's other work count as evaluate_s.
     others_s = run.transport.meanwhile_s
     tests, objective = run.own_tests, run.objective
     # As the next round would publish it: a codec may draw by the round.
     meta, arrays = model_message(run, state, t + 1, mask)
     header = {"kind": "tested", "t": t, "at_once": tests.at_once}
-    run.transport.publish(header | meta, arrays)
+    meta = header | meta
+    run.transport.publish(meta, arrays)
 
     jobs = jobs_of(run)
     arrays = _arrays(run, state, mask, t, jobs)
@@ -79,8 +81,10 @@ def evaluate(run, state, mask, t, meanwhile=()):
     losses, metric = values.T
     others_s = run.transport.meanwhile_s - others_s
     row = summary(metric, losses, tests.samples, objective.headline, objective.higher)
-    row["own_s"] = time.perf_counter() - begin - others_s
-    return row, rows(t, tests, metric, losses, objective.headline)
+    whole_s = time.perf_counter() - begin
+    row["own_s"] = whole_s - others_s
+    own_rows = rows(t, tests, metric, losses, objective.headline)
+    return row, own_rows
 
 
 def jobs_of(run):
@@ -89,7 +93,8 @@ def jobs_of(run):
     for number, clients in enumerate(blocks(run.own_tests)):
         job = {"own": clients.tolist(), "block": number}
         if run.kinds is not None:
-            job["networks"] = run.kinds.of[job["own"]].tolist()
+            networks = run.kinds.of[job["own"]]
+            job["networks"] = networks.tolist()
         if _models_differ(run):
             job["alone"] = True
         jobs.append(job)
@@ -172,9 +177,11 @@ def _as_long(work, wanted):
 
 def blocks(tests):
     """The clients of each job, in their order: arrays with SAMPLES samples or little more."""
+    # Samples of all clients before each one.
     before = np.cumsum(tests.samples) - tests.samples
     block = before // SAMPLES
-    starts = np.flatnonzero(np.diff(block, prepend=-1))
+    step = np.diff(block, prepend=-1)
+    starts = np.flatnonzero(step)
     return np.split(tests.clients, starts[1:])
 
 

@@ -41,7 +41,8 @@ def fitted(server_network, now, run_seed, number, x, mask, samples, loss, settin
     # No client has this number.
     key = Purpose.SERVER, now.t, number, 1
     seed(device, torch_seed(run_seed, *key))
-    chosen = server_network.settings | {name: value for name, value in settings.items() if value}
+    named = {name: value for name, value in settings.items() if value}
+    chosen = server_network.settings | named
     inputs, targets = samples[0]
     task = Task(
         model=server_network.model,
@@ -64,7 +65,8 @@ def fitted(server_network, now, run_seed, number, x, mask, samples, loss, settin
         clip_norm=server_network.clip_norm)
     batches = in_order(samples, chosen["batch_size"])
     trained = descend(task, Descent(loss=loss), batches)
-    return with_part(server_network.kind, x, server_network.x.cpu()), trained
+    fitted_x = server_network.x.cpu()
+    return with_part(server_network.kind, x, fitted_x), trained
 
 
 def in_order(samples, batch_size):

@@ -45,15 +45,20 @@ def columns(run):
         names_of(run.kinds),
         own=run.own_tests is not None,
         working=run.strategy.after is not None)
-    columns += [Column(name, "float64", unit, text) for name, unit, text in run.strategy.columns]
-    _check_names(run, [column.name for column in columns])
+    for name, unit, text in run.strategy.columns:
+        columns.append(Column(name, "float64", unit, text))
+    names = [column.name for column in columns]
+    _check_names(run, names)
     return columns, client_columns(labels, run.objective.unit)
 
 
 def _check_names(run, names):
     """Raise UserError if the task or the strategy gives a column a name twice."""
-    named = [("--task has a metric", name) for name in run.objective.metrics]
-    named += [("--strategy has a column", name) for name, _, _ in run.strategy.columns]
+    named = []
+    for name in run.objective.metrics:
+        named.append(("--task has a metric", name))
+    for name, _, _ in run.strategy.columns:
+        named.append(("--strategy has a column", name))
     for source, name in named:
         if names.count(name) > 1:
             raise UserError(f"{source} {name}, which is the name of another column of run files; "
@@ -85,7 +90,9 @@ def of_objective(objective):
 
 def names_of(kinds):
     """The names of a run's networks; none if ``kinds`` is None, as the run has only one."""
-    return () if kinds is None else tuple(one.name for one in kinds.kinds)
+    if kinds is None:
+        return ()
+    return tuple(one.name for one in kinds.kinds)
 
 
 def evaluation_columns(objective, validated, networks=()):
@@ -96,7 +103,8 @@ def evaluation_columns(objective, validated, networks=()):
     """
     headline = objective.headline
     others = [name for name in objective.metrics if name != headline]
-    others += [f"{value}_{name}" for name in networks for value in ("loss", *objective.metrics)]
+    for network in networks:
+        others += [f"{value}_{network}" for value in ("loss", *objective.metrics)]
     text, after = words(headline), "after pruning and growing"
     before = f"test {text} of the merged model before pruning and growing"
     columns = [
@@ -104,15 +112,17 @@ def evaluation_columns(objective, validated, networks=()):
         Column("loss", "float64", objective.unit, f"test loss {after}"),
         Column(f"{headline}_before", "float64", "1", before),
     ]
-    columns += [Column(name, "float64", "1", f"test {words(name)} {after}") for name in others]
+    for name in others:
+        columns.append(Column(name, "float64", "1", f"test {words(name)} {after}"))
     if not validated:
         return columns
     columns += [
         Column(f"val_{headline}", "float64", "1", f"validation {text} {after}"),
         Column("val_loss", "float64", objective.unit, f"validation loss {after}"),
     ]
-    columns += [Column(f"val_{name}", "float64", "1", f"validation {words(name)} {after}")
-                for name in others]
+    for name in others:
+        columns.append(
+            Column(f"val_{name}", "float64", "1", f"validation {words(name)} {after}"))
     return columns
 
 
@@ -121,7 +131,8 @@ def no_evaluation(run):
     validated = run.validate is not None
     columns = evaluation_columns(run.objective, validated, names_of(run.kinds))
     names = [column.name for column in columns]
-    return dict.fromkeys([*names, "evaluate_s"], math.nan)
+    names.append("evaluate_s")
+    return dict.fromkeys(names, math.nan)
 
 
 def words(metric):
@@ -210,8 +221,9 @@ def _machine_columns():
                machine=True),
     ]
     seconds = PHASES | LATER
-    return columns + [Column(name, "float64", "s", text, machine=True)
-                      for name, text in seconds.items()]
+    for name, text in seconds.items():
+        columns.append(Column(name, "float64", "s", text, machine=True))
+    return columns
 
 
 def _working_columns():
@@ -237,6 +249,8 @@ def _estimator_columns(label):
 def client_columns(labels, unit="nat"):
     """The columns of /clients; ``labels`` are the estimators, first the one that weighs."""
     outcomes = sorted(Outcome)
+    names = [outcome.name.lower() for outcome in outcomes]
+    numbered = [f"{outcome.value} {outcome.name.lower()}" for outcome in outcomes]
     columns = [
         Column("round", "int64", "1", "round, from 1"),
         Column("client", "int64", "1", "client, from 0"),
@@ -245,9 +259,7 @@ def client_columns(labels, unit="nat"):
         Column("sparsity", "float64", "1",
                "fraction of zeros among the prunable weights that it trained"),
         Column("weight", "float64", "1", "share in this round's merge"),
-        Column("outcome", "int8", "1",
-               ", ".join(f"{outcome.value} {outcome.name.lower()}" for outcome in outcomes),
-               names=tuple(outcome.name.lower() for outcome in outcomes)),
+        Column("outcome", "int8", "1", ", ".join(numbered), names=tuple(names)),
         Column("sim_s", "float64", "s", "virtual time until its answer, NaN where none came"),
         Column("up_bytes", "int64", "B", "its reply"),
         Column("down_bytes", "int64", "B", "the model message and its job"),
@@ -265,7 +277,9 @@ def client_columns(labels, unit="nat"):
 
 def score_name(number, label):
     """The column of an estimator's scores: number 0 weighs, the others observe."""
-    return f"score_{label}" if number else "contribution"
+    if number == 0:
+        return "contribution"
+    return f"score_{label}"
 
 
 class Clock:
@@ -291,12 +305,13 @@ class Clock:
 
     def _split(self, took_s):
         """Split the seconds of a training lap into waiting, other work, and the rest: decoding."""
-        waited_s = self.transport.waited_s - self.waited_s
-        meanwhile_s = self.transport.meanwhile_s - self.meanwhile_s
+        transport = self.transport
+        waited_s = transport.waited_s - self.waited_s
+        meanwhile_s = transport.meanwhile_s - self.meanwhile_s
         self.seconds["wait_s"] += waited_s
         self.seconds["decode_s"] += took_s - waited_s - meanwhile_s
-        self.waited_s = self.transport.waited_s
-        self.meanwhile_s = self.transport.meanwhile_s
+        self.waited_s = transport.waited_s
+        self.meanwhile_s = transport.meanwhile_s
 
     def total(self):
         """Seconds so far; the time since the last lap is the row's."""
@@ -314,7 +329,7 @@ def digest(x, mask):
 
 
 def round_row(run, state, after, t, got, aggregated):
-    """The columns that follow from ``Recruited``, ``Aggregated`` and the states around the round."""
+    """The columns by ``Recruited``, ``Aggregated`` and the states before and after the round."""
     trained = [row for row, answer in enumerate(got.answers) if _has_numbers(answer)]
     numbers = _numbers(got, trained)
     sim = {"sim_s": got.now - state["now"], "sim_total_s": got.now}
@@ -347,7 +362,8 @@ def _numbers(got, trained):
     """(A', len(Stats) or fewer) float64: the numbers of the clients in the rows ``trained``."""
     if not trained:
         return np.zeros((0, len(Stats)))
-    return np.stack([got.answers[row].numbers for row in trained])
+    rows = [got.answers[row].numbers for row in trained]
+    return np.stack(rows)
 
 
 def _tally(got):
@@ -367,12 +383,16 @@ def _train_loss(got, trained, numbers):
         return math.nan
     samples = numbers[counted, Stats.SAMPLES]
     losses = numbers[counted, Stats.LOSS]
-    return float((samples * losses).sum() / samples.sum())
+    total = (samples * losses).sum()
+    return float(total / samples.sum())
 
 
 def _mask_columns(run, state, after, got, trained):
     """The columns about the masks of the clients in the rows ``trained``, and of the new model."""
-    masks = [got.masks[row] for row in trained] or [state["mask"]]
+    masks = [got.masks[row] for row in trained]
+    if not masks:
+        # Nobody trained: the round is told by the server's mask.
+        masks = [state["mask"]]
     distinct = _distinct(masks)
     union, _ = distinct[0]
     if len(distinct) > 1:
@@ -381,7 +401,8 @@ def _mask_columns(run, state, after, got, trained):
     # All clients' kept weights together.
     kept = 0
     for mask, rows in distinct:
-        kept += int(torch.count_nonzero(mask)) * len(rows)
+        of_one = int(torch.count_nonzero(mask))
+        kept += of_one * len(rows)
     clients = got.clients[trained] if trained else got.clients
     density = kept / len(masks) / mean_weights(run, clients)
     layers = run.layout.kept(union)
@@ -401,8 +422,11 @@ def _mask_columns(run, state, after, got, trained):
 def _work_columns(run, got, trained, numbers):
     """The columns about the FLOPs of the clients in the rows ``trained``."""
     prunefl = rigl = 0
-    for mask, rows in _distinct([got.masks[row] for row in trained]):
-        costs = costs_of(run, got.clients[trained[rows[0]]])
+    masks = [got.masks[row] for row in trained]
+    for mask, rows in _distinct(masks):
+        # Clients with the same mask object train the same network.
+        first = trained[rows[0]]
+        costs = costs_of(run, got.clients[first])
         # FLOPs are linear in the samples: add these up first.
         work = numbers[rows, WORK].sum(axis=0)
         price = flops.training(run.layout, costs, mask, *work)
@@ -417,10 +441,15 @@ def _work_columns(run, got, trained, numbers):
 
 def _distinct(masks):
     """``[(mask, its rows)]``, one entry for each mask object."""
-    rows = {}
+    rows_of = {}
     for row, mask in enumerate(masks):
-        rows.setdefault(id(mask), []).append(row)
-    return [(masks[same[0]], same) for same in rows.values()]
+        rows = rows_of.setdefault(id(mask), [])
+        rows.append(row)
+    distinct = []
+    for rows in rows_of.values():
+        mask = masks[rows[0]]
+        distinct.append((mask, rows))
+    return distinct
 
 
 def stored(spent_s):
@@ -457,10 +486,13 @@ def client_rows(run, t, got, aggregated):
         if _has_numbers(answer):
             numbers[row] = answer.numbers[: Stats.STEPS]
     weights = _spread(got, aggregated.weights.numpy())
+    # No rank has trained a client without an answer.
+    ranks = [-1 if answer is None else answer.rank for answer in got.answers]
+    sizes = run.sizes[got.clients].numpy()
     rows = {
         "round": np.full(A, t),
         "client": got.clients.numpy(),
-        "samples": run.sizes[got.clients].numpy().astype(np.int64),
+        "samples": sizes.astype(np.int64),
         "loss": numbers[:, Stats.LOSS],
         "sparsity": _sparsities(run, got),
         "weight": np.nan_to_num(weights),
@@ -469,10 +501,12 @@ def client_rows(run, t, got, aggregated):
         "up_bytes": got.up_bytes.numpy(),
         "down_bytes": got.down_bytes.numpy(),
         "train_s": numbers[:, Stats.SECONDS],
-        "rank": np.array([-1 if answer is None else answer.rank for answer in got.answers]),
+        "rank": np.array(ranks),
     }
     for number, label in enumerate(run.contributions):
-        rows |= _score_rows(got, score_name(number, label), aggregated.scores.get(label))
+        name = score_name(number, label)
+        scores = aggregated.scores.get(label)
+        rows |= _score_rows(got, name, scores)
     return rows
 
 
@@ -501,4 +535,7 @@ def _score_rows(got, name, scores):
         phi = scores.phi.numpy()
         if scores.error is not None:
             error = scores.error.numpy()
-    return {name: _spread(got, phi), f"{name}_error": _spread(got, error)}
+    return {
+        name: _spread(got, phi),
+        f"{name}_error": _spread(got, error),
+    }

@@ -89,7 +89,9 @@ def asked(clients, gone, published, asks, now):
 
 def _job_bytes(ask):
     """The bytes of the model in a client's job; 0 if all clients get the same model."""
-    return frame.size(ask.meta, ask.arrays) if ask.arrays else 0
+    if not ask.arrays:
+        return 0
+    return frame.size(ask.meta, ask.arrays)
 
 
 def chosen(run, state, t, fleet, got, rows, count):
@@ -108,9 +110,10 @@ def chosen(run, state, t, fleet, got, rows, count):
     # So far only failures count as answers.
     is_sound = [got.answers[row] is None for row in rows.tolist()]
     sound = torch.tensor(is_sound)
-    got.outcome[rows[~sound]] = Outcome.FAILED
-    sound_clients = candidates[rows[sound]]
-    clients = run.sampler.choose(count, sound_clients, losses[sound])
+    failed_rows = rows[~sound]
+    got.outcome[failed_rows] = Outcome.FAILED
+    sound_rows = rows[sound]
+    clients = run.sampler.choose(count, candidates[sound_rows], losses[sound])
     clients = clients.sort().values
     # Candidates are sorted.
     kept = torch.searchsorted(candidates, clients)
@@ -150,7 +153,8 @@ def arrived(run, fleet, got, rows, awaited_bytes, count):
 
     sound = got.counts
     in_time = virtual_time.in_time(got.seconds[sound], count, deadline)
-    outcome[sound[~in_time]] = Outcome.LATE
+    late = sound[~in_time]
+    outcome[late] = Outcome.LATE
     waited = outcome == Outcome.MERGED
     if int(waited.sum()) < count:
         # The server sees only from an answer that it is unfit.
@@ -172,6 +176,7 @@ def _bill(run, fleet, got, rows, awaited_bytes):
     got.down_bytes[rows] += down
     got.up_bytes[rows] += up
     work = worked(run, masks, answers, clients.tolist())
+    # A client trains once all of its model has come.
     awaited = down + awaited_bytes
     took = virtual_time.durations(fleet, clients, awaited, work, up)
     # Candidates have waited before.
@@ -180,8 +185,10 @@ def _bill(run, fleet, got, rows, awaited_bytes):
 
 def look(run, now):
     """``(virtual time, fleet)`` from ``now`` on, as soon as some client is available."""
+    N = len(run.sizes)
+    draw = drawing(run)
     for _ in range(PATIENCE):
-        fleet = run.devices.at(now, len(run.sizes), drawing(run))
+        fleet = run.devices.at(now, N, draw)
         if bool(fleet.available.any()):
             return now, fleet
         now += WAIT_S
@@ -197,7 +204,10 @@ def nobody_available():
 
 def drawing(run):
     """``draw(*key)``: the generators of the devices."""
-    return lambda *key: stream(run.seed, Purpose.DEVICES, *key)
+    def draw(*key):
+        return stream(run.seed, Purpose.DEVICES, *key)
+
+    return draw
 
 
 def sample(run, state, t, fleet):
@@ -207,14 +217,17 @@ def sample(run, state, t, fleet):
     """
     available = fleet.available
     N = int(available.sum())
-    opening = t == 1 and run.contributions[run.weighs].opening
-    count = N if opening else min(run.cohort, N)
+    count = min(run.cohort, N)
+    weigher = run.contributions[run.weighs]
+    if t == 1 and weigher.opening:
+        count = N
     # More are asked than needed if the server is ready to leave some behind, or to choose.
     with_spare = math.ceil(count * (1 + run.timing.over))
     wanted = max(with_spare, run.sampler.candidates)
+    wanted = min(wanted, N)
     gen = stream(run.seed, Purpose.SAMPLE, t)
-    about = client_records(run, state, available)
-    drawn = run.sampler.draw(gen, min(N, wanted), about)
+    records = client_records(run, state, available)
+    drawn = run.sampler.draw(gen, wanted, records)
     return count, drawn.sort().values
 
 
@@ -224,7 +237,11 @@ def client_records(run, state, available):
     scores = weighting.get("score", weighting["weights"])
     # A client without a loss has never been merged: its score is only a start.
     scores = torch.where(losses.isnan(), torch.nan, scores)
-    return ClientRecords(available, run.sizes, scores, losses)
+    return ClientRecords(
+        available=available,
+        sizes=run.sizes,
+        scores=scores,
+        losses=losses)
 
 
 def present(state, clients):
@@ -233,7 +250,9 @@ def present(state, clients):
     total = shares.sum()
     if total > 0:
         return shares / total
-    return torch.full_like(shares, 1 / max(len(shares), 1))
+    # No client has earned a weight: all count alike.
+    C = max(len(shares), 1)
+    return torch.full_like(shares, 1 / C)
 
 
 def told_losses(run, t, got, rows):
@@ -243,7 +262,9 @@ def told_losses(run, t, got, rows):
     """
     losses = torch.empty(len(rows), dtype=torch.float64)
     candidates = got.clients[rows].tolist()
-    jobs = [{"loss": client, "row": number} for number, client in enumerate(candidates)]
+    jobs = []
+    for number, client in enumerate(candidates):
+        jobs.append({"loss": client, "row": number})
     line = f"round {t}: candidates asked for their loss"
     replies = run.transport.map(jobs)
     for reply in watched(replies, len(jobs), run.tell, line):
@@ -252,7 +273,8 @@ def told_losses(run, t, got, rows):
         if reply.meta.get("kind") == "failed":
             got.answers[row] = failed(run, reply)
         else:
-            losses[number] = float(reply.arrays["loss"][0])
+            [loss] = reply.arrays["loss"].tolist()
+            losses[number] = loss
         got.up_bytes[row] += reply.reply_bytes
         got.down_bytes[row] += reply.job_bytes
     return losses
@@ -264,14 +286,16 @@ def worked(run, masks, answers, clients):
     Clients with the same mask object train the same network.
     """
     prices, work = {}, []
-    samples = torch.from_numpy(np.array([_samples(answer) for answer in answers]))
+    samples = np.array([_samples(answer) for answer in answers])
+    samples = torch.from_numpy(samples)
     for mask, answer, client, seen in zip(masks, answers, clients, samples.unbind()):
         if answer is None or answer.numbers is None:
             work.append(0.0)
             continue
-        if id(mask) not in prices:
-            prices[id(mask)] = _prices(run, mask, client)
-        flop = prices[id(mask)].dot(seen)
+        key = id(mask)
+        if key not in prices:
+            prices[key] = _prices(run, mask, client)
+        flop = prices[key].dot(seen)
         work.append(flop.item())
     return torch.tensor(work, dtype=torch.float64)
 
@@ -284,7 +308,7 @@ def _samples(answer):
 
 
 def _prices(run, mask, client):
-    """(3,) float64: FLOPs of a sample, in the order of ``numbers.WORK``.
+    """(3,) float64: FLOPs of a sample, in the order of ``stats.WORK``.
 
     These are a sample seen, one in a pass of its own, and one with a dense gradient.
     """

@@ -38,7 +38,8 @@ class RunParts(NamedTuple):
 
     # The clients and their rounds.
     sizes: torch.Tensor           # (N,) float64, training samples
-    min_samples_seen: torch.Tensor           # (N,) float64, the fewest samples that a training sees in a round
+    # (N,) float64, the fewest samples that a training sees in a round.
+    min_samples_seen: torch.Tensor
     cohort: int
     rounds: int
     seed: int
@@ -52,9 +53,11 @@ class RunParts(NamedTuple):
 
     # How updates reach the server.
     transport: Any
-    sums_on_workers: bool                    # workers add updates up, because merging needs the sum alone
-    wants_single_updates: bool                  # single updates arrive: for merging, or for an estimator
-    needs_previous_model: bool                   # some fault needs the model of the round before
+    # Workers add updates up, because merging needs the sum alone.
+    sums_on_workers: bool
+    # Single updates arrive: for merging, or for an estimator.
+    wants_single_updates: bool
+    needs_previous_model: bool    # some fault needs the model of the round before
     server: Holdings              # the server's own samples
 
     # Failures.

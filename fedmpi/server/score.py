@@ -96,10 +96,14 @@ class Utility:
         ``block`` is the number of models in one job, ``state`` the strategy's; ``tell(line)`` hears
         of the progress of long work.
         """
-        self.transport, self.block, self.tell = transport, block, tell
-        self.cohort, self.state = cohort, state
+        self.transport = transport
+        self.block = block
+        self.tell = tell
+        self.cohort = cohort
+        self.state = state
+        # Estimators that follow the loss's slope ask for these.
         self.gradient, self.curvature = derivatives or (None, None)
-        self.values_of = {}           # {bits of a coalition: its values, by COLUMNS}
+        self.values_of = {}       # {bits of a coalition: its values, by COLUMNS}
         self.asked = set()
         self.others = []          # utilities of the same clients with other updates
         # Shared with ``others``: the utility whose cohort the workers hold.
@@ -107,13 +111,22 @@ class Utility:
 
     @property
     def calls(self):
-        return len(self.values_of) + sum(len(other.values_of) for other in self.others)
+        by_others = sum(len(other.values_of) for other in self.others)
+        return len(self.values_of) + by_others
 
     def on(self, updates, x):
         """The utility of the same clients with other ``updates``, of another model ``x (P,)``."""
         cohort = self.cohort._replace(updates=updates, x=x)
-        other = Utility(self.transport, None, self.block, cohort, self.state, self.tell)
-        other.loaded, other.asked = self.loaded, self.asked
+        other = Utility(
+            transport=self.transport,
+            derivatives=None,
+            block=self.block,
+            cohort=cohort,
+            state=self.state,
+            tell=self.tell)
+        other.loaded = self.loaded
+        # Its coalitions are a part of this estimator's price.
+        other.asked = self.asked
         self.others.append(other)
         return other
 
@@ -138,10 +151,12 @@ class Utility:
         jobs = []
         for number, block in enumerate(blocks):
             coalitions = [key.hex() for key in block]
-            jobs.append({"block": number, "coalitions": coalitions})
+            job = {"block": number, "coalitions": coalitions}
+            jobs.append(job)
         t = self.cohort.schedule.t
         line = f"round {t}: blocks of {self.block} coalitions evaluated"
-        for reply in watched(self.transport.map(jobs), len(jobs), self.tell, line):
+        replies = self.transport.map(jobs)
+        for reply in watched(replies, len(jobs), self.tell, line):
             block = blocks[reply.meta["block"]]
             if reply.meta["crowded"]:
                 self.tell(f"warning: rank {reply.rank} ran out of GPU memory with {len(block)} "
@@ -154,5 +169,6 @@ class Utility:
         """Hand the cohort's updates to every worker, unless they hold them already."""
         if self.loaded[0] is self:
             return
-        self.transport.share(*message(self.cohort, self.state))
+        meta, arrays = message(self.cohort, self.state)
+        self.transport.share(meta, arrays)
         self.loaded[0] = self

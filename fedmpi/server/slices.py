@@ -21,6 +21,7 @@ class Slices:
             except StopIteration as end:
                 self.ended = True
                 self.result = end.value
+        # As a generator would at its end, but at every further call, too.
         raise StopIteration(self.result)
 
 

@@ -173,9 +173,14 @@ def _session_dtype(values):
 def read_sessions(f):
     """One dict for each start or resume; an empty list before the first."""
     group = f.get("sessions", {})
-    columns = {key: _cells(group[key]) for key in group}
-    rows = zip(*columns.values())
-    return [dict(zip(columns, row)) for row in rows]
+    columns = {}
+    for key in group:
+        columns[key] = _cells(group[key])
+    sessions = []
+    for row in zip(*columns.values()):
+        session = dict(zip(columns, row))
+        sessions.append(session)
+    return sessions
 
 
 def _cells(data):

@@ -78,11 +78,17 @@ def _named_arrays(entries, arrays):
 
 
 def _superseded(folder, round, keep):
-    """The checkpoints to remove once the one after ``round`` is written: all later ones, and older ones beyond
-    ``keep``."""
-    listed = checkpoints(folder)
-    later = [name for number, name in listed if number > round]
-    up_to_now = [name for number, name in listed if number <= round]
+    """The checkpoints to remove once the one after ``round`` is written.
+
+    All later ones, and older ones beyond ``keep``.
+    """
+    later, up_to_now = [], []
+    # The newest first.
+    for number, name in checkpoints(folder):
+        if number > round:
+            later.append(name)
+        else:
+            up_to_now.append(name)
     return later + up_to_now[keep:]
 
 
@@ -95,9 +101,10 @@ def _putter(f):
 
     def put(name, array):
         array = np.asarray(array, order="C")
+        path = name.encode()
         space = h5s.create_simple(array.shape)
         dtype = h5t.py_create(array.dtype, logical=True)
-        data = h5d.create(f.id, name.encode(), dtype, space, layout, links)
+        data = h5d.create(f.id, path, dtype, space, layout, links)
         data.write(h5s.ALL, h5s.ALL, array)
 
     return put

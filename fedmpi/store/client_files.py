@@ -22,7 +22,7 @@ class Shelf:
 
     def write(self, client, t, arrays):
         """Keep the state of a client after round ``t``. DiskError if the disk is full."""
-        path = self._path(client, t)
+        path = self.path_of(client, t)
         with refused_by(self.folder):
             os.makedirs(self.folder, exist_ok=True)
             with open(path + ".tmp", "wb") as file:
@@ -31,7 +31,7 @@ class Shelf:
 
     def read(self, client, t):
         """The state of a client after round ``t``. CheckpointError if its file is missing or damaged."""
-        path = self._path(client, t)
+        path = self.path_of(client, t)
         try:
             with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
@@ -49,7 +49,8 @@ class Shelf:
         if len(unused) == len(names):
             os.rmdir(self.folder)
 
-    def _path(self, client, t):
+    def path_of(self, client, t):
+        """The file of a client's state of round ``t``."""
         name = f"{client:06d}-{t:06d}.npz"
         return os.path.join(self.folder, name)
 

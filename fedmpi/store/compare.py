@@ -49,7 +49,9 @@ def _different_fact(name, x, y):
 
 def _only_in(name, first):
     """The line for a name present in one run only; ``first`` is None if the first run lacks it."""
-    present = "second" if first is None else "first"
+    present = "first"
+    if first is None:
+        present = "second"
     return f"{name}: only in the {present} run"
 
 
@@ -125,17 +127,19 @@ def _different_column(a, b, name, x, y, limit):
     """(round index, line) of the first difference of one column, or None."""
     if x is None or y is None:
         return 0, _only_in(name, x)
+    dtype_x, dtype_y = x.dtype, y.dtype
     # Integers of any size: their values are the same.
-    integers = x.dtype.kind == y.dtype.kind == "i"
-    comparable = integers or x.dtype == y.dtype
+    integers = dtype_x.kind == dtype_y.kind == "i"
+    comparable = integers or dtype_x == dtype_y
     width_x = x.shape[1:]
     width_y = y.shape[1:]
     if not comparable or width_x != width_y:
-        return 0, f"{name}: {x.dtype} {width_x} against {y.dtype} {width_y}"
+        return 0, f"{name}: {dtype_x} {width_x} against {dtype_y} {width_y}"
     i = first_difference(x[:limit], y[:limit])
     if i is None:
         return None
-    t, place = _place(a, name.partition("/")[0], i)
+    table, _, _ = name.partition("/")
+    t, place = _place(a, table, i)
     values = f"{_show(x[i])} against {_show(y[i])}"
     return t, f"{name}: differs first in {place}: {values}"
 

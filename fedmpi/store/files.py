@@ -25,7 +25,8 @@ from fedmpi.store.rows import check_truncate, checked_columns, checked_round
 from fedmpi.store.schema import NETCDF
 from fedmpi.store.tables import (ENDS, EXPECTED, ROW_DIMS, attach_scales, clear, column_of, committed,
                                  create_coordinates, create_partition, create_population,
-                                 create_tables, dtypes_of, is_packed, room_of, start_room)
+                                 create_tables, dtypes_of, is_packed, room_of, row_data,
+                                 start_room)
 from fedmpi.store.texts import hexadecimal, text_names, with_texts
 from fedmpi.store.writer import lives
 
@@ -33,6 +34,8 @@ from fedmpi.store.writer import lives
 HDF5_LOCKS = ("TRUE", "1", "BEST_EFFORT")
 # A file with such a status is trimmed to its committed rows.
 ENDED = ("finished", "stopped", "interrupted", "failed")
+# Of these, the ends that a run was made for: its file is packed at once, not laid out twice.
+MEANT = ("finished", "stopped")
 # Between two attempts to lock a file.
 LOCK_PAUSE_S = 0.02
 
@@ -87,7 +90,7 @@ class RunFile:
                 create_coordinates(f, coordinates or {})
                 stored = {table: with_texts(group) for table, group in columns.items()}
                 create_tables(f, stored, room)
-                clear(f)
+                clear(row_data(f))
                 create_population(f, population)
                 create_partition(f, *partition)
                 attach_scales(f)
@@ -152,9 +155,14 @@ class RunFile:
         self._lay_out(self._room, rows=(rounds, client_rows, own_rows))
 
     def update(self, attrs):
-        """Sets root attributes, such as ``status`` and ``ended``; with a status of ENDED, trims the room."""
+        """Sets root attributes, such as ``status`` and ``ended``; with a status of ENDED, trims the room, and with one
+        of MEANT packs the file."""
         self.settle()
-        if attrs.get("status") in ENDED and self._room != self._committed:
+        status = attrs.get("status")
+        if status in MEANT:
+            self.pack()
+        # Otherwise the run soon goes on.
+        if status in ENDED and self._room != self._committed:
             self._lay_out(self._committed)
         with rewriting(self.path) as f:
             self._check_alone(f)
@@ -383,12 +391,15 @@ def check_target(path, overwrite=False):
 
 def _check_neighbours(path):
     """UserError if another run's checkpoints lie where this run's would."""
-    stem = os.path.splitext(path)[0]
-    for other in sorted(glob.glob(glob.escape(stem) + "*")):
-        other_stem = os.path.splitext(other)[0]
-        if other != path and other_stem == stem and _is_run(other):
-            raise UserError(f"cannot create {path}: its checkpoints would lie in {checkpoint_folder(path)}, as those "
-                            f"of {other} do; choose another name")
+    stem, _ = os.path.splitext(path)
+    pattern = glob.escape(stem) + "*"
+    for other in sorted(glob.glob(pattern)):
+        other_stem, _ = os.path.splitext(other)
+        has_same_stem = other != path and other_stem == stem
+        if has_same_stem and _is_run(other):
+            folder = checkpoint_folder(path)
+            raise UserError(f"cannot create {path}: its checkpoints would lie in {folder}, "
+                            f"as those of {other} do; choose another name")
 
 
 def check_replaceable(path, overwrite):

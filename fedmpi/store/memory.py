@@ -18,7 +18,11 @@ class MemoryStore:
     shelf = None
 
     def __init__(self, attrs, rounds, clients, population, partition, own=()):
-        self.columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients), own=checked_columns(own))
+        self.columns = {
+            "rounds": checked_columns(rounds),
+            "clients": checked_columns(clients),
+            "own": checked_columns(own),
+        }
         self._attrs = plain(own_attrs(attrs))
         self.run_id = self._attrs["run_id"]
         # {name: (values, unit, description, dimension of each further axis)}
@@ -137,20 +141,33 @@ class MemoryStore:
 
 def _copies(arrays):
     """Copies of the arrays; None, for a plain value, stays None."""
-    return [array if array is None else array.copy() for array in arrays]
+    copies = []
+    for array in arrays:
+        if array is not None:
+            array = array.copy()
+        copies.append(array)
+    return copies
 
 
 def _fact_column(name, values, unit, description, *dims):
+    dtype = dtype_name(values.dtype)
     width, dim = 0, ""
     if values.ndim > 1:
         width = values.shape[1]
-        dim = [*dims, *own_dims(name, 2)][0]
-    return Column(name, dtype_name(values.dtype), unit, description, width=width, dim=dim)
+        named_dims = [*dims, *own_dims(name, 2)]
+        dim = named_dims[0]
+    return Column(name, dtype, unit, description, width=width, dim=dim)
 
 
 def _stacked(column, rows):
-    shape = (0, column.width) if column.width else (0,)
+    dtype = column.dtype
+    shape = (0,)
+    if column.width:
+        shape = (0, column.width)
     # First an empty array: a run without rounds has dtype and width, too.
-    empty = np.empty(shape, column.dtype)
-    arrays = [np.asarray(values, column.dtype) for values in rows]
-    return np.concatenate([empty, *arrays])
+    empty = np.empty(shape, dtype)
+    arrays = [empty]
+    for values in rows:
+        array = np.asarray(values, dtype)
+        arrays.append(array)
+    return np.concatenate(arrays)

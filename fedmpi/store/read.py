@@ -75,11 +75,12 @@ def _read(path, only):
 def _wanted(f, table, only):
     """``{name: h5py.Dataset}`` of a group, by today's names; without ``only``, of all."""
     wanted = {}
-    for stored_name, data in f.get(table, {}).items():
+    group = f.get(table, {})
+    for stored_name in group:
         path = f"{table}/{stored_name}"
         if only is None or table in only or path in only:
             name = RENAMED.get(path, stored_name)
-            wanted[name] = data
+            wanted[name] = group[stored_name]
     return wanted
 
 

@@ -22,30 +22,35 @@ def lay_out(source, path, rows, room, packed=False):
     """Replaces the run file ``path``, open as ``source``, by one with the first ``rows``, (rounds, client rows, own
     rows), and with ``room``. Attributes and data sets added by other programs stay."""
     columns = columns_of(source)
-    with beginning(path, _most_bytes(source, path, columns, room)) as f:
+    # HDF5 opens a data set anew each time it is asked for by name.
+    old_data = row_data(source, *rows)
+    with beginning(path, _most_bytes(old_data, path, columns, room)) as f:
         _copy_attrs(source, f)
         _copy_facts(source, f, packed)
         create_tables(f, columns, room, packed)
-        copy_rows(source, f, *rows)
+        new_data = row_data(f, *rows)
+        copy_rows(old_data, new_data)
+        f["committed"][...] = rows[:2]
         # A packed file has no room to clear.
         if not packed:
-            clear(f, *rows)
-        for (data, _), (target, _) in zip(row_data(source), row_data(f)):
+            clear(new_data)
+        for (data, _), (target, _) in zip(old_data, new_data):
             _copy_attrs(data, target)
         attach_scales(f)
     finish(path)
 
 
-def _most_bytes(source, path, columns, room):
+def _most_bytes(old_data, path, columns, room):
     """The most bytes the new file takes: its tables, and everything else in the old file."""
-    tables = sum(data.id.get_storage_size() for data, _ in row_data(source))
+    tables = sum(data.id.get_storage_size() for data, _ in old_data)
     return table_bytes(columns, room) + os.path.getsize(path) - tables
 
 
 def _copy_attrs(source, target):
     """Copies the attributes missing in the target, without HDF5's own ones about scales."""
+    present = {*target.attrs, *OF_SCALES}
     for name in source.attrs:
-        if name in target.attrs or name in OF_SCALES:
+        if name in present:
             continue
         stored = source.attrs.get_id(name)
         target.attrs.create(name, source.attrs[name], shape=stored.shape, dtype=stored.dtype)

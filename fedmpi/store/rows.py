@@ -6,16 +6,19 @@ import numpy as np
 
 
 class Column(NamedTuple):
-    """The description of one column of /rounds, /clients or /own; ``width`` 0 is a scalar. ``machine``: not compared
-    between runs. ``dim``: the dimension of the width. ``names``: of the values 0, 1 ... of an enumeration."""
+    """The description of one column of /rounds, /clients or /own."""
 
     name: str
     dtype: str
     unit: str
     description: str
+    # Not compared between runs.
     machine: bool = False
+    # 0: a scalar.
     width: int = 0
+    # The dimension of the width.
     dim: str = ""
+    # Of the values 0, 1 ... of an enumeration.
     names: tuple = ()
 
 
@@ -45,7 +48,10 @@ class Run(NamedTuple):
 
 
 def checked_columns(columns):
-    """The columns as a tuple, dtypes by their usual names. ValueError for a name twice or a dtype of no fixed size."""
+    """The columns as a tuple, dtypes by their usual names.
+
+    ValueError for a name twice or a dtype of no fixed size.
+    """
     columns = tuple(columns)
     names = [column.name for column in columns]
     if len(set(names)) != len(names):
@@ -56,16 +62,22 @@ def checked_columns(columns):
 
 
 def _check_column(column):
+    name = column.name
     dtype = np.dtype(column.dtype)
-    is_fixed = dtype.kind in "biufS" and dtype.itemsize > 0
-    is_long_float = dtype.kind == "f" and dtype.itemsize > 8
+    kind = dtype.kind
+    is_fixed = kind in "biufS" and dtype.itemsize > 0
+    # Their size depends on the machine.
+    is_long_float = kind == "f" and dtype.itemsize > 8
     if not is_fixed or is_long_float:
-        raise ValueError(f"column {column.name}: dtype must be bool, int, float or S<bytes>, got {column.dtype}")
-    is_name = column.name not in ("", ".") and "/" not in column.name
+        raise ValueError(f"column {name}: dtype must be bool, int, float or S<bytes>, "
+                         f"got {column.dtype}")
+    # HDF5 takes "/" as a path, and "." as the group itself.
+    is_name = name not in ("", ".") and "/" not in name
     if not is_name or column.width < 0:
-        raise ValueError(f"column {column.name!r}: needs a name without '/' and a width of at least 0")
-    if column.names and dtype.kind != "i":
-        raise ValueError(f"column {column.name}: an enumeration must be of signed integers, got {column.dtype}")
+        raise ValueError(f"column {name!r}: needs a name without '/' and a width of at least 0")
+    if column.names and kind != "i":
+        raise ValueError(f"column {name}: an enumeration must be of signed integers, "
+                         f"got {column.dtype}")
 
 
 def _usual(column):
@@ -93,14 +105,23 @@ def dtype_name(dtype):
 
 
 def checked_round(columns, row, client_rows, own_rows=None):
-    """``(row, {table: (rows, number of rows)})``: a round's additions to /rounds, and to /clients and /own. Every value
-    is an array of its column's dtype and shape, or ValueError. ``own_rows`` None: no rows."""
-    _check_names("rounds", columns["rounds"], row)
+    """``(row, {table: (rows, number of rows)})``: a round's additions to the tables.
+
+    The row is for /rounds, the others for /clients and /own. Every value is an array of its
+    column's dtype and shape, or ValueError. ``own_rows`` None: no rows.
+    """
+    of_rounds = columns["rounds"]
+    _check_names("rounds", of_rounds, row)
     if own_rows is None:
-        own_rows = {column.name: np.empty(0, column.dtype) for column in columns["own"]}
-    many = {"clients": _checked_rows("clients", columns, client_rows),
-            "own": _checked_rows("own", columns, own_rows)}
-    return _fitted_columns("rounds", columns["rounds"], row, ()), many
+        own_rows = {}
+        for column in columns["own"]:
+            own_rows[column.name] = np.empty(0, column.dtype)
+    many = {
+        "clients": _checked_rows("clients", columns, client_rows),
+        "own": _checked_rows("own", columns, own_rows),
+    }
+    fitted_row = _fitted_columns("rounds", of_rounds, row, ())
+    return fitted_row, many
 
 
 def _fitted_columns(table, columns, values, lead):
@@ -114,27 +135,36 @@ def _fitted_columns(table, columns, values, lead):
 
 def _checked_rows(table, columns, rows):
     """``(rows, number of rows)`` of a table with several rows a round."""
-    _check_names(table, columns[table], rows)
+    own_columns = columns[table]
+    _check_names(table, own_columns, rows)
     first = next(iter(rows.values()), ())
-    num = len(np.atleast_1d(np.asarray(first)))
-    return _fitted_columns(table, columns[table], rows, (num,)), num
+    # A scalar counts as one row; its shape is refused below.
+    values = np.atleast_1d(np.asarray(first))
+    num = len(values)
+    fitted = _fitted_columns(table, own_columns, rows, (num,))
+    return fitted, num
 
 
 def _check_names(table, columns, values):
-    names = {column.name for column in columns}
-    if names != set(values):
-        missing = sorted(names - set(values))
-        extra = sorted(set(values) - names)
-        raise ValueError(f"{table}: the row must have every column and no other; missing {missing}, extra {extra}")
+    expected = {column.name for column in columns}
+    got = set(values)
+    if got != expected:
+        missing = sorted(expected - got)
+        extra = sorted(got - expected)
+        raise ValueError(f"{table}: the row must have every column and no other; "
+                         f"missing {missing}, extra {extra}")
 
 
-# The kinds of values accepted for a column's kind of dtype: no number becomes a text, nor a float an integer.
+# The kinds of values accepted for a column's kind of dtype: no number becomes a text, nor a float
+# an integer.
 ACCEPTED = {"b": "b", "i": "biu", "u": "biu", "f": "biuf", "S": "S"}
 
 
 def _fitted(label, column, value, lead):
-    """``value`` in the column's dtype and shape, behind the axes ``lead``. ValueError rather than a number rounded to
-    an integer, wrapped or cut."""
+    """``value`` in the column's dtype and shape, behind the axes ``lead``.
+
+    ValueError rather than a number rounded to an integer, wrapped or cut.
+    """
     got = np.asarray(value)
     dtype = np.dtype(column.dtype)
     shape = lead
@@ -166,7 +196,9 @@ def _is_kept(fitted, got):
 
 def _check_range(label, column, fitted, value):
     last = len(column.names) - 1
-    if fitted.min() < 0 or fitted.max() > last:
+    lowest = fitted.min()
+    highest = fitted.max()
+    if lowest < 0 or highest > last:
         names = ", ".join(column.names)
         raise ValueError(f"{label}: must be 0 to {last} ({names}), got {value!r}")
 

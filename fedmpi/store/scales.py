@@ -10,6 +10,7 @@ from h5py import h5ds
 
 # netCDF's phrase for a dimension without coordinates.
 BARE = "This is a netCDF dimension but not a netCDF variable.%10d"
+BARE_CHUNK = 1 << 16
 # The attributes holding HDF5's own record of scales.
 OF_SCALES = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST"}
 
@@ -30,8 +31,18 @@ def label(data, *dims):
 
 
 def bare_scale(f, name, length):
-    """Makes the dimension ``name``, without coordinates and of any length: it holds no values and takes no room."""
-    data = f.create_dataset(name, (length,), "int8", maxshape=(None,), chunks=(1 << 16,), fillvalue=-1)
+    """Makes the dimension ``name``, without coordinates and of any length.
+
+    It holds no values and takes no room.
+    """
+    # Chunks that nobody writes are not stored.
+    data = f.create_dataset(
+        name,
+        (length,),
+        "int8",
+        maxshape=(None,),
+        chunks=(BARE_CHUNK,),
+        fillvalue=-1)
     describe(data, "1", f"the dimension {name}: its length, and no values")
     label(data, name)
     data.make_scale(BARE % length)
@@ -53,13 +64,16 @@ def scale_name(data):
 
 def attach(f, group):
     """Attaches its scales to every data set in ``group``: scales in the group itself, else at the root ``f``."""
+    scales = {}
     for data in group.values():
         if not isinstance(data, h5py.Dataset) or is_scale(data):
             continue
         for axis in data.dims:
-            scale = scale_of(f, group, axis.label)
-            if scale:
-                axis.attach_scale(scale)
+            dim = axis.label
+            if dim not in scales:
+                scales[dim] = scale_of(f, group, dim)
+            if scales[dim]:
+                axis.attach_scale(scales[dim])
 
 
 def scale_of(f, group, dim):

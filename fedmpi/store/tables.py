@@ -34,8 +34,9 @@ MISSING = "missing"
 
 def start_room(columns, expected=EXPECTED):
     """A new file's room for (rounds, client rows, own rows), up to the expected numbers."""
-    expected = (*expected, *EXPECTED[len(expected):])
-    rounds, client_rows, own_rows = (min(wanted, most) for wanted, most in zip(expected, EXPECTED))
+    # A caller may leave out the last numbers.
+    complete = (*expected, *EXPECTED[len(expected):])
+    rounds, client_rows, own_rows = map(min, complete, EXPECTED)
     round_room = _start_rows(columns["rounds"], rounds)
     client_room = _start_rows(columns["clients"], client_rows)
     own_room = 0
@@ -57,12 +58,13 @@ def _row_bytes(column):
 
 def room_of(f):
     """(rounds, client rows, own rows) the file has room for."""
-    client_lengths = [len(data) for data in f["clients"].values()]
-    own_lengths = [len(data) for data in f.get("own", {}).values()]
+    clients = f["clients"]
+    own = f.get("own", {})
+    round_room = len(f["ends"])
     # Without columns no row needs room.
-    client_room = min(client_lengths, default=sys.maxsize)
-    own_room = min(own_lengths, default=0)
-    return len(f["ends"]), client_room, own_room
+    client_room = min(map(len, clients.values()), default=sys.maxsize)
+    own_room = min(map(len, own.values()), default=0)
+    return round_room, client_room, own_room
 
 
 def columns_of(f):
@@ -96,15 +98,19 @@ def is_packed(f):
 
 
 def create_tables(f, columns, room, packed=False):
-    """Makes /rounds, /clients, /own, the ends of the latter two and /committed, with ``room`` for (rounds, client rows,
-    own rows), still unwritten: see ``clear``. Without columns of /own there is no /own."""
+    """Makes /rounds, /clients, /own, the ends of the latter two and /committed.
+
+    With ``room`` for (rounds, client rows, own rows), still unwritten: see ``clear``. Without
+    columns of /own there is no /own.
+    """
     for (table, dim), rows in zip(ROW_DIMS.items(), room):
         if table == "own" and not columns[table]:
             continue
         group = f.create_group(table, track_order=True)
+        lengths = {}
         for column in columns[table]:
             data = _create_column(group, column, rows, packed)
-            _label_column(f, data, dim, column)
+            lengths |= _label_column(f, data, dim, column, lengths)
     for table, ends in ENDS.items():
         if table not in f:
             continue
@@ -119,11 +125,21 @@ def create_tables(f, columns, room, packed=False):
 
 def _create_column(group, column, rows, packed):
     dtype = stored_dtype(column)
-    row_shape = (column.width,) if column.width else ()
-    options = PACKED if packed else {}
-    chunks = (_chunk_rows(column, rows), *row_shape)
-    data = group.create_dataset(column.name, (rows, *row_shape), dtype, maxshape=(None, *row_shape), chunks=chunks,
-                                fillvalue=nothing(dtype), **options)
+    row_shape = ()
+    if column.width:
+        row_shape = (column.width,)
+    options = {}
+    if packed:
+        options = PACKED
+    chunk_rows = _chunk_rows(column, rows)
+    data = group.create_dataset(
+        column.name,
+        (rows, *row_shape),
+        dtype,
+        maxshape=(None, *row_shape),
+        chunks=(chunk_rows, *row_shape),
+        fillvalue=nothing(dtype),
+        **options)
     describe(data, column.unit, column.description, column.machine)
     if dtype.kind == "f":
         data.attrs["_FillValue"] = nothing(dtype)
@@ -155,13 +171,18 @@ def _chunk_rows(column, rows):
     return max(1, min(rows, fitting))
 
 
-def _label_column(f, data, dim, column):
+def _label_column(f, data, dim, column, lengths):
+    """Names the axes of a column; dimensions with other lengths than ``{dimension: length}`` need a scale. Returns
+    the dimensions' lengths."""
     dims = [dim]
     if column.width:
         dims.append(column.dim)
     label(data, *dims)
-    for name, length in zip(dims, data.shape):
-        _need_scale(f, data.parent, name, length)
+    own_lengths = dict(zip(dims, data.shape))
+    for name, length in own_lengths.items():
+        if lengths.get(name) != length:
+            _need_scale(f, data.parent, name, length)
+    return own_lengths
 
 
 def _need_scale(f, group, name, length):
@@ -173,30 +194,34 @@ def _need_scale(f, group, name, length):
         raise ValueError(f"dimension {name} has the lengths {len(scale)} and {length}")
 
 
-def clear(f, rounds=0, client_rows=0, own_rows=0):
-    """Writes "nothing" to all rows from these on, so that all the room is allocated."""
+def clear(pairs):
+    """Writes "nothing" to each of ``row_data`` from its number of rows on, so that all the room is allocated."""
     # Chunk by chunk: a whole column may not fit into memory.
-    for data, first in row_data(f, rounds, client_rows, own_rows):
+    for data, first in pairs:
         chunk_rows = data.chunks[0]
-        for start in range(first, len(data), chunk_rows):
-            data[start : start + chunk_rows] = nothing(data.dtype)
+        num_rows = len(data)
+        value = nothing(data.dtype)
+        for start in range(first, num_rows, chunk_rows):
+            stop = start + chunk_rows
+            data[start:stop] = value
 
 
-def copy_rows(source, f, rounds, client_rows, own_rows):
-    """Copies the first rows of each table."""
-    sources = row_data(source, rounds, client_rows, own_rows)
+def copy_rows(pairs, targets):
+    """Copies the first rows of each table, as many as ``row_data`` says, from one file's data sets to another's."""
     # Chunk by chunk: a whole column may not fit into memory.
-    for (data, size), (target, _) in zip(sources, row_data(f), strict=True):
+    for (data, size), (target, _) in zip(pairs, targets, strict=True):
         chunk_rows = target.chunks[0]
         for start in range(0, size, chunk_rows):
             stop = min(start + chunk_rows, size)
             target[start:stop] = data[start:stop]
-    f["committed"][...] = rounds, client_rows
 
 
 def row_data(f, rounds=0, client_rows=0, own_rows=0):
     """[(data set, number)] of every data set with rows: the number of its table."""
-    pairs = [(f[ends], rounds) for ends in ENDS.values() if ends in f]
+    pairs = []
+    for ends in ENDS.values():
+        if ends in f:
+            pairs.append((f[ends], rounds))
     numbers = rounds, client_rows, own_rows
     for table, num_rows in zip(ROW_DIMS, numbers):
         group = f.get(table, {})
@@ -206,10 +231,12 @@ def row_data(f, rounds=0, client_rows=0, own_rows=0):
 
 def table_bytes(columns, room):
     """An upper bound of the bytes on the disk, for tables with this room."""
+    num_rounds = room[0]
     # The ends: 8 bytes a round.
-    total = len(ENDS) * room[0] * 8
+    total = len(ENDS) * num_rounds * 8
     for table, rows in zip(ROW_DIMS, room):
-        total += sum(_column_bytes(column, rows) for column in columns[table])
+        for column in columns[table]:
+            total += _column_bytes(column, rows)
     return total
 
 
@@ -229,8 +256,15 @@ def column_of(data):
         width = data.shape[1]
     if width:
         dim = data.dims[1].label or own_dims(name, 2)[0]
-    return Column(name, dtype_name(data.dtype), attrs["unit"], attrs["description"], bool(attrs["machine"]), width, dim,
-                  _enumeration(data.dtype))
+    return Column(
+        name,
+        dtype_name(data.dtype),
+        attrs["unit"],
+        attrs["description"],
+        machine=bool(attrs["machine"]),
+        width=width,
+        dim=dim,
+        names=_enumeration(data.dtype))
 
 
 def _enumeration(dtype):
@@ -255,8 +289,10 @@ def create_coordinates(f, coordinates):
 
 
 def create_population(f, population):
-    """Makes /population from ``{name: (values (N, ...), unit, description, dimension of each further axis)}``, and
-    the clients' numbers."""
+    """Makes /population, and the clients' numbers.
+
+    Of ``{name: (values (N, ...), unit, description, dimension of each further axis)}``.
+    """
     for name, (values, unit, description, *dims) in population.items():
         group = f.require_group("population")
         if POPULATION_DIM not in group:
@@ -302,7 +338,8 @@ PARTITION = {
 def create_partition(f, *arrays):
     """Makes /partition of the first two or of all four of PARTITION."""
     for (name, description), values in zip(PARTITION.items(), arrays):
-        data = f.create_dataset(f"partition/{name}", data=np.asarray(values))
+        array = np.asarray(values)
+        data = f.create_dataset(f"partition/{name}", data=array)
         describe(data, "1", description)
         label(data, name)
 

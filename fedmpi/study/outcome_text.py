@@ -331,7 +331,7 @@ def terminal(findings, width):
     lines += _means_table(findings, width)
     for row in verdict_rows(findings):
         lines += ["", *_verdict_text(*row)]
-    # The count comes last: the end is in sight.
+    # Of a long output a terminal shows the end.
     if findings["claims"]:
         lines += ["", counted(findings)]
     fitted = []

@@ -40,7 +40,9 @@ class Local:
         self.meanwhile_s += time.perf_counter() - begin
         for index, job in enumerate(jobs):
             self.stop.check()
-            job_arrays = arrays[index] if arrays else {}
+            job_arrays = {}
+            if arrays:
+                job_arrays = arrays[index]
             request = pack({"kind": "run", "job": job}, job_arrays)
             meta, received = unpack(request)
             begin = time.perf_counter()

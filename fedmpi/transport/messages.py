@@ -1,7 +1,7 @@
 """Messages between ranks over MPI, and polite waiting.
 
 A waiting rank probes, then sleeps for a tenth of its wait so far, 5 ms at most: a wait costs next to no processor, and
-delays by a tenth at most. Rank 0 and the workers of its machine wake each other, see ``bell``, and need not look;
+delays by a tenth at most. Rank 0 and the workers of its machine wake each other, see ``wakeup``, and need not look;
 workers sleep longer the more of them share a core. Control and jobs go point to point, messages to every worker along
 a tree. In every function, ``check()`` is called while waiting, and raises if waiting is in vain.
 """
@@ -18,14 +18,14 @@ import numpy as np
 from mpi4py import MPI
 
 from fedmpi.core.errors import WireError
-from fedmpi.transport.bell import ring
+from fedmpi.transport.wakeup import wake
 from fedmpi.wire.frame import unpack
 
 # Looks before a rank sleeps.
 LOOKS = 4
 # Seconds a rank sleeps before it looks again.
 LONGEST_S = 0.005
-# The same for a rank woken by a bell: only signals to stop are noticed later.
+# The same for a rank woken by a signal: only signals to stop are noticed later.
 RUNG_S = 0.025
 # Bytes a message, below the 2^31 of older MPI libraries.
 CHUNK = 1 << 30
@@ -58,10 +58,12 @@ def wait(done, check=lambda: None, nap=nap):
 
 
 def send(comm, buffer, rank, check=lambda: None, pid=None):
-    """Send ``buffer (bytes,) uint8`` to ``rank`` in chunks, and wait until it is gone. ``pid`` is the rank's process,
-    if it may be dozing on this machine."""
+    """Send ``buffer (bytes,) uint8`` to ``rank`` in chunks, and wait until it is gone.
+
+    ``pid`` is the rank's process, if it may be dozing on this machine.
+    """
     requests = post(comm, buffer, rank)
-    ring(pid)
+    wake(pid)
     wait(partial(MPI.Request.Testall, requests), check)
 
 
@@ -107,11 +109,14 @@ def _receive_chunk(comm, source, check, tag, nap, status):
 def broadcast(comm, buffer, check=lambda: None):
     """Rank 0's ``buffer`` into everybody's, along a binomial tree.
 
-    With 33 ranks on 2 cores this took 20 ms for 0.5 MB and 52 ms for 6.3 MB; MPI's own Bcast, with spinning ranks, 144
-    and 173 ms."""
+    With 33 ranks on 2 cores this took 20 ms for 0.5 MB and 52 ms for 6.3 MB; MPI's own Bcast, with
+    spinning ranks, 144 and 173 ms.
+    """
     parent, children = _tree(comm.rank, comm.size)
-    for start in range(0, len(buffer), CHUNK):
-        part = [buffer[start: start + CHUNK], MPI.BYTE]
+    num_bytes = len(buffer)
+    for start in range(0, num_bytes, CHUNK):
+        chunk = buffer[start: start + CHUNK]
+        part = [chunk, MPI.BYTE]
         if parent is not None:
             request = comm.Irecv(part, parent, TREE)
             wait(request.Test, check)
@@ -137,8 +142,11 @@ def _tree(rank, size):
 
 
 def add_up(comm, total, check=lambda: None):
-    """``(sum, bytes received)`` of everybody's ``total (n,) int64``, along a binomial tree: on rank 0 the sum of all,
-    on other ranks of themselves and their descendants. None adds nothing. ``total`` is not changed."""
+    """``(sum, bytes received)`` of everybody's ``total (n,) int64``, along a binomial tree.
+
+    On rank 0 the sum of all, on other ranks of themselves and their descendants. None adds nothing.
+    ``total`` is not changed.
+    """
     rank = comm.rank
     step = 1
     received = 0
@@ -171,8 +179,10 @@ class Words(NamedTuple):
 
 
 def answer(ranks, word):
-    """Answer the first messages of ``ranks``, by COME or an exit code. A rank still without a first message finds the
-    answer later."""
+    """Answer the first messages of ``ranks``, by COME or an exit code.
+
+    A rank still without a first message finds the answer later.
+    """
     buffer = np.array([word])
     requests = [MPI.COMM_WORLD.Isend(buffer, rank, READY) for rank in ranks]
     return Words(requests, buffer)
@@ -185,8 +195,10 @@ def answered(check=lambda: None):
 
 
 def dismiss(code, patience_s):
-    """Let the other ranks end with ``code``, each as soon as it arrives; none of them may have been asked in. Whether
-    all have left within ``patience_s`` seconds."""
+    """Let the other ranks end with ``code``, each as soon as it arrives.
+
+    None of them may have been asked in. Whether all have left within ``patience_s`` seconds.
+    """
     staying = set(range(1, MPI.COMM_WORLD.size))
     give_up = time.monotonic() + patience_s
     words = answer(staying, code)

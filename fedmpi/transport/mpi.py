@@ -2,7 +2,7 @@
 
 A worker's exception travels to rank 0 as a message; an exception on rank 0 aborts the job. COMM_WORLD itself carries a
 worker's first message and, out of order, empty messages: a worker's signal to rank 0, and rank 0's word that waiting
-jobs are dropped. Heartbeats have a communicator of their own, see ``heart``.
+jobs are dropped. Heartbeats have a communicator of their own, see ``heartbeat``.
 """
 
 import math
@@ -16,14 +16,14 @@ from mpi4py import MPI
 from fedmpi.core import stop as stopping
 from fedmpi.core.errors import LostRank, UserError, WorkerError
 from fedmpi.transport import messages
+from fedmpi.transport.active_ranks import active_ranks
 from fedmpi.transport.base import Reply, named
-from fedmpi.transport.bell import dozing, ring
-from fedmpi.transport.crowd import at_work
-from fedmpi.transport.heart import Heart
+from fedmpi.transport.heartbeat import Heartbeat
 from fedmpi.transport.messages import LONGEST_S, READY, RUNG_S
 from fedmpi.transport.probe import probe
 from fedmpi.transport.sharing import share, sum_of
 from fedmpi.transport.watch import START, Limits
+from fedmpi.transport.wakeup import dozing, wake
 from fedmpi.wire.frame import pack
 
 # Jobs held by a worker while others wait in the queue.
@@ -79,7 +79,7 @@ class Mpi:
         messages.wait(lambda: MPI.Request.Testall(welcome.requests), patient)
         self.comm = messages.duplicate(MPI.COMM_WORLD, patient)
         beats = messages.duplicate(MPI.COMM_WORLD, patient)
-        self.heart = Heart(beats, self.workers, self.silence_s, self._lost)
+        self.heartbeat = Heartbeat(beats, self.workers, self.silence_s, self._lost)
         self.nodes = messages.nodes(self.comm)
         # Collective calls: only the workers need the answers.
         messages.crowding(self.nodes[0])
@@ -87,25 +87,30 @@ class Mpi:
         for _ in self.workers:
             meta, _, rank = self._receive()
             self.places[rank] = meta["place"]
-        self.at_work = at_work(self.places)
+        self.active_ranks = active_ranks(self.places)
         self.nap = self._own_nap()
 
     def _missing_line(self, missing):
-        ranks = ", ".join(map(str, sorted(missing)[:NAMED])) or "unknown"
-        if len(missing) > NAMED:
+        first = sorted(missing)[:NAMED]
+        ranks = ", ".join(map(str, first)) or "unknown"
+        num_missing = len(missing)
+        if num_missing > NAMED:
             ranks += ", ..."
-        num_ready = self.size - len(missing)
-        return (f"{num_ready} of {self.size} ranks are ready after "
-                f"{START * self.silence_s:.0f} s ({START} times --silence), not: rank {ranks}")
+        num_ready = self.size - num_missing
+        limit_s = START * self.silence_s
+        limit = f"{limit_s:.0f} s ({START} times --silence)"
+        return f"{num_ready} of {self.size} ranks are ready after {limit}, not: rank {ranks}"
 
     def _welcome(self, message, version):
         """The rank of a first message. UserError if it runs another version."""
         meta, arrays, rank = self._opened(*message)
-        self.hosts[rank] = meta["host"]
+        host = meta["host"]
+        own_version = meta["version"]
+        self.hosts[rank] = host
+        # In an array: its size does not depend on the number.
         self.pids[rank] = int(arrays["pid"][0])
-        if meta["version"] != version:
-            own_version = meta["version"]
-            raise UserError(f"rank {rank} on {self.hosts[rank]} runs fedmpi {own_version}, rank 0 {version}")
+        if own_version != version:
+            raise UserError(f"rank {rank} on {host} runs fedmpi {own_version}, rank 0 {version}")
         self._does(rank, "waiting")
         return rank
 
@@ -121,18 +126,23 @@ class Mpi:
         self.note(rank, text)
 
     def _lost(self, rank, seconds):
-        """Called in the heart's thread. The main thread raises at its next ``check``; if it is blocked itself, this
-        thread aborts the job."""
+        """Called in the heartbeat's thread.
+
+        The main thread raises at its next ``check``; if it is blocked itself, this thread aborts
+        the job.
+        """
+        now = time.monotonic()
         if self.gone is None:
             text, since = self.work[rank]
-            at_it_s = time.monotonic() - since
-            # Set last: the main thread may read it at once.
+            work = f"{text} ({now - since:.0f} s ago)"
             self.answered = False
-            self.by = time.monotonic() + self.silence_s
-            self.gone = (f"rank {rank} on {self.hosts[rank]} has been silent for {seconds:.0f} s, last known work: "
-                         f"{text} ({at_it_s:.0f} s ago)")
-        elif not self.answered and time.monotonic() > self.by:
-            self.tell(f"error: {self.gone}; rank 0 is blocked at {self.work[0][0]}")
+            self.by = now + self.silence_s
+            # Set last: the main thread may read it at once.
+            self.gone = (f"rank {rank} on {self.hosts[rank]} has been silent for {seconds:.0f} s, "
+                         f"last known work: {work}")
+        elif not self.answered and now > self.by:
+            own_work, _ = self.work[0]
+            self.tell(f"error: {self.gone}; rank 0 is blocked at {own_work}")
             messages.abort(1)
 
     def check(self):
@@ -142,7 +152,10 @@ class Mpi:
             raise LostRank(self.gone)
 
     def _check_overdue(self, ranks):
-        """Raises LostRank if one of ``ranks`` has been at its job for too long: it may be alive and yet never end."""
+        """Raises LostRank if one of ``ranks`` has been at its job for too long.
+
+        It may be alive and yet never end.
+        """
         if not self.task_s:
             return
         for rank in ranks:
@@ -154,9 +167,11 @@ class Mpi:
 
     def _send(self, meta, rank, arrays=None):
         buffer = pack(meta, arrays or {})
-        self.sent += len(buffer)
-        messages.send(self.comm, buffer, rank, self.check, self._near(rank))
-        return len(buffer)
+        num_bytes = len(buffer)
+        self.sent += num_bytes
+        pid = self._near(rank)
+        messages.send(self.comm, buffer, rank, self.check, pid)
+        return num_bytes
 
     def _near(self, rank):
         """The process of a rank of this machine, else None."""
@@ -167,31 +182,40 @@ class Mpi:
     def _post(self, meta, rank, arrays):
         """As ``_send``, without waiting: the worker may be sending, too, and wait for us."""
         buffer = pack(meta, arrays)
-        self.sent += len(buffer)
+        num_bytes = len(buffer)
+        self.sent += num_bytes
         requests = messages.post(self.comm, buffer, rank)
         self.posted.append((buffer, requests))
-        ring(self._near(rank))
-        return len(buffer)
+        wake(self._near(rank))
+        return num_bytes
 
     def _receive(self):
-        return self._opened(*messages.receive(self.comm, check=self.check))
+        buffer, rank = messages.receive(self.comm, check=self.check)
+        return self._opened(buffer, rank)
 
     def _opened(self, buffer, rank):
-        self.received += len(buffer)
+        num_bytes = len(buffer)
+        self.received += num_bytes
         text, _ = self.work[rank]
-        subject = f"a message from rank {rank} on {self.hosts[rank]}, at {text}, is"
+        host = self.hosts[rank]
+        subject = f"a message from rank {rank} on {host}, at {text}, is"
         meta, arrays = messages.opened(buffer, subject)
         if meta.get("kind") == "error":
             raise WorkerError(rank, meta["trace"], meta["user"])
-        self.reply_bytes = len(buffer)
+        self.reply_bytes = num_bytes
         return meta, arrays, rank
 
     def share(self, meta, arrays):
-        """Give every rank of every node the same message, its arrays read-only and once a node. ``goes_on`` in ``meta``
-        says how an ended run goes on, for a worker's last words."""
+        """Give every rank of every node the same message, its arrays read-only and once a node.
+
+        ``goes_on`` in ``meta`` says how an ended run goes on, for a worker's last words.
+        """
         table = []
         for name, array in arrays.items():
-            table.append([name, array.dtype.str, list(array.shape), sum_of(array)])
+            dtype = array.dtype.str
+            shape = list(array.shape)
+            row = [name, dtype, shape, sum_of(array)]
+            table.append(row)
         announcement = {"kind": "share", "host": self.hosts[0], "table": table, "meta": meta}
         self._does(0, "sharing the data")
         for rank in self.workers:
@@ -232,15 +256,19 @@ class Mpi:
         # Backwards: jobs are taken from its end.
         queue = list(enumerate(jobs))[::-1]
         # {rank: [(index, job bytes)]} in the order of sending, which is the order of answers.
-        held = {rank: [] for rank in self.at_work}
+        held = {rank: [] for rank in self.active_ranks}
 
         def feed(rank):
             while queue and len(held[rank]) < self._most_held(queue):
                 index, job = queue.pop()
+                # Else it is still at an earlier job.
                 if not held[rank]:
                     self._does(rank, self._named(job))
-                job_arrays = arrays[index] if arrays else {}
-                num_bytes = self._post({"kind": "run", "job": job}, rank, job_arrays)
+                job_arrays = {}
+                if arrays:
+                    job_arrays = arrays[index]
+                meta = {"kind": "run", "job": job}
+                num_bytes = self._post(meta, rank, job_arrays)
                 held[rank].append((index, num_bytes))
 
         def check():
@@ -250,7 +278,7 @@ class Mpi:
         assert not self.unanswered, "a map that was given up: its answers would be taken for those of this one"
         self._does(0, self._in_round("waiting for workers"))
         try:
-            for rank in self.at_work:
+            for rank in self.active_ranks:
                 feed(rank)
             while any(held.values()):
                 self._await(check, meanwhile)
@@ -270,7 +298,7 @@ class Mpi:
 
     def _most_held(self, queue):
         """The jobs a worker may hold. At the end of the queue one each, so that all end at the same time."""
-        if len(queue) > len(self.at_work):
+        if len(queue) > len(self.active_ranks):
             return AHEAD
         return 1
 
@@ -341,7 +369,7 @@ class Mpi:
         for rank in self.workers:
             self._send({"kind": "stop", "code": code}, rank)
         self._see_off(code, patient)
-        self.heart.end(self.check)
+        self.heartbeat.end(self.check)
         MPI.Request.Waitall(requests)
         # The workers may have passed on a signal before they left.
         self.asked()

@@ -1,5 +1,4 @@
-"""The place of a rank: its cores and its GPU, as the rank sees them; and the map of all ranks, for people and for the
-run file.
+"""The place of a rank: its cores and its GPU; and the map of all ranks, for people and the run file.
 
 Every rank has one thread and binds itself to no core. A launcher's binding holds (``mpirun -bind-to core``, ``srun
 --cpu-bind=cores``). Without one, the kernel chooses: more ranks than cores are a usual case here, and a pinned rank
@@ -38,9 +37,18 @@ def mine(local, gpus=True):
     seen = []
     if gpus:
         seen = _seen_gpus(torch.cuda, local)
-    return {"host": socket.gethostname(), "local": local, "cores": sorted(os.sched_getaffinity(0)), "quota": quota(),
-            "memory_bytes": memory_bytes(), "threads": torch.get_num_threads(), "gpus": seen, "granted": _granted(),
-            "looked": gpus, "gpu": gpu_index(local, len(seen))}
+    return {
+        "host": socket.gethostname(),
+        "local": local,
+        "cores": sorted(os.sched_getaffinity(0)),
+        "quota": quota(),
+        "memory_bytes": memory_bytes(),
+        "threads": torch.get_num_threads(),
+        "gpus": seen,
+        "granted": _granted(),
+        "looked": gpus,
+        "gpu": gpu_index(local, len(seen)),
+    }
 
 
 def _seen_gpus(cuda, local):
@@ -71,9 +79,14 @@ def gpu_index(local, count):
 
 def narrowed(visible, local):
     """CUDA_VISIBLE_DEVICES for rank number ``local``: one of several slices (MIG), else unchanged."""
-    names = [name.strip() for name in visible.split(",") if name.strip()]
-    if len(names) > 1 and names[0].startswith("MIG-"):
-        return names[local % len(names)]
+    names = []
+    for text in visible.split(","):
+        name = text.strip()
+        if name:
+            names.append(name)
+    num_names = len(names)
+    if num_names > 1 and names[0].startswith("MIG-"):
+        return names[local % num_names]
     return visible
 
 
@@ -244,8 +257,10 @@ def by_node(places):
 
 
 def by_gpu(places, ranks):
-    """``{name: [rank]}`` of the GPUs used by ``ranks`` of one node. The name is the index; if ranks see different GPUs
-    under one index, the first digits of the UUID."""
+    """``{name: [rank]}`` of the GPUs used by ``ranks`` of one node.
+
+    The name is the index; if ranks see different GPUs under one index, the first digits of the UUID.
+    """
     users = [rank for rank in ranks if places[rank]["gpu"] is not None]
     uuids = defaultdict(set)
     for rank in users:
@@ -305,14 +320,21 @@ def _union_of_cores(places, ranks):
 
 def _cores(places, ranks):
     """The line's part about one node: its ranks' number of cores, and whether they share them."""
-    numbers = [len(set(places[rank]["cores"])) for rank in ranks]
     union = _union_of_cores(places, ranks)
-    text = f"{len(union)} {_plural('core', union)}"
-    if len(ranks) > 1:
-        is_shared = sum(numbers) != len(union)
-        text += f" shared by {len(ranks)} ranks" if is_shared else f", {min(numbers)} a rank"
-    quota = places[ranks[0]]["quota"]
-    if quota is not None and quota < len(union):
+    num_cores = len(union)
+    num_ranks = len(ranks)
+    text = f"{num_cores} {_plural('core', union)}"
+    if num_ranks > 1:
+        numbers = [len(set(places[rank]["cores"])) for rank in ranks]
+        # A core of several ranks is counted once in the union.
+        is_shared = sum(numbers) != num_cores
+        if is_shared:
+            text += f" shared by {num_ranks} ranks"
+        else:
+            text += f", {min(numbers)} a rank"
+    first = places[ranks[0]]
+    quota = first["quota"]
+    if quota is not None and quota < num_cores:
         text += f" (its cgroup allows {quota:g})"
     return text
 
@@ -343,10 +365,11 @@ def _crowded(places, ranks):
     host = places[ranks[0]]["host"]
     union = _union_of_cores(places, ranks)
     for cores, same in bound.items():
-        if len(same) > len(cores):
-            yield (f"{host}: ranks {ranges(same)} are bound to {len(cores)} {_plural('core', cores)} "
-                   f"({ranges(cores)}), though the node's ranks have {len(union)}: see -bind-to of mpirun, "
-                   "--cpu-bind of srun")
+        num_cores = len(cores)
+        if len(same) > num_cores:
+            binding = f"{num_cores} {_plural('core', cores)} ({ranges(cores)})"
+            yield (f"{host}: ranks {ranges(same)} are bound to {binding}, though the node's ranks "
+                   f"have {len(union)}: see -bind-to of mpirun, --cpu-bind of srun")
 
 
 def _too_many_threads(places, ranks):

@@ -32,8 +32,8 @@ def probe(comm, places):
     buffer = np.zeros(LENGTH, np.uint8)
     broadcast = {"bytes": len(buffer)}
     for bare, prefix in KINDS:
-        seconds = [_broadcast_s(comm, workers, buffer, bare) for _ in range(3)]
-        broadcast[prefix + "seconds"] = min(seconds)
+        times_s = [_broadcast_s(comm, workers, buffer, bare) for _ in range(3)]
+        broadcast[prefix + "seconds"] = min(times_s)
     pairs = _pairs(comm, places, workers)
     for rank in workers:
         messages.send(comm, pack({"what": "end"}, {}), rank)
@@ -179,13 +179,18 @@ THREADS = {MPI.THREAD_SINGLE: "single", MPI.THREAD_FUNNELED: "funneled",
 
 def library():
     """The loaded MPI library, for JSON."""
-    first_line = MPI.Get_library_version().partition("\n")[0]
+    first_line, _, _ = MPI.Get_library_version().partition("\n")
+    # Some libraries end their text by a zero byte.
     name = " ".join(first_line.strip("\0 ").split())
     standard = ".".join(map(str, MPI.Get_version()))
-    binary = os.path.basename(MPI.__file__)
-    threads = THREADS[MPI.Query_thread()]
-    return {"library": name, "mpi4py": mpi4py.__version__, "standard": standard, "binary": binary,
-            "threads": threads, "cuda_aware": cuda_aware()}
+    return {
+        "library": name,
+        "mpi4py": mpi4py.__version__,
+        "standard": standard,
+        "binary": os.path.basename(MPI.__file__),
+        "threads": THREADS[MPI.Query_thread()],
+        "cuda_aware": cuda_aware(),
+    }
 
 
 def cuda_aware():

@@ -14,12 +14,12 @@ from fedmpi.core import stop as stopping
 from fedmpi.core.errors import FedError, UserError, WireError
 from fedmpi.transport import messages
 from fedmpi.transport.base import named
-from fedmpi.transport.bell import dozing
-from fedmpi.transport.heart import Heart
+from fedmpi.transport.heartbeat import Heartbeat
 from fedmpi.transport.messages import READY
 from fedmpi.transport.probe import be_probed
 from fedmpi.transport.sharing import share
 from fedmpi.transport.watch import SILENCE_S, START
+from fedmpi.transport.wakeup import dozing
 from fedmpi.wire.frame import pack
 
 # Workers watch rank 0 with more patience than rank 0 watches them: it knows better, if it is alive.
@@ -41,8 +41,10 @@ class Links(NamedTuple):
 
 
 def serve(version, make_worker, silence_s=SILENCE_S, see=lambda local: {}):
-    """A worker's whole life: answer rank 0 until it says stop; returns the exit code. ``see(number among the node's
-    workers)`` describes the rank's place for rank 0."""
+    """A worker's whole life: answer rank 0 until it says stop; returns the exit code.
+
+    ``see(number among the node's workers)`` describes the rank's place for rank 0.
+    """
     # Requests of messages out of order, kept until they are done.
     nudges = []
     start = time.monotonic()
@@ -69,10 +71,10 @@ def serve(version, make_worker, silence_s=SILENCE_S, see=lambda local: {}):
         return word
     # Rank 0 comes when it has read its data.
     comm = messages.duplicate(MPI.COMM_WORLD, patient)
-    heart = Heart(messages.duplicate(MPI.COMM_WORLD, patient), [0], silence_s, lost)
+    heartbeat = Heartbeat(messages.duplicate(MPI.COMM_WORLD, patient), [0], silence_s, lost)
     links = _links(comm)
     _send_place(links, see)
-    return _answer_all(links, worker, work, heart, nudges)
+    return _answer_all(links, worker, work, heartbeat, nudges)
 
 
 def _own_silence_s(silence_s):
@@ -103,10 +105,14 @@ def _made(version, make_worker):
 def _links(comm):
     """The ``Links``; rank 0 makes the same calls in the same order."""
     nodes = messages.nodes(comm)
-    crowding = messages.crowding(nodes[0])
+    node, _ = nodes
+    ranks_a_core = messages.crowding(node)
     pid = messages.server_process(comm)
-    longest_s = messages.LONGEST_S * max(1.0, crowding)
-    return Links(comm, nodes, pid, dozing(longest_s, pid is not None))
+    # Ranks sharing a core look less often, so that the others get more of it.
+    longest_s = messages.LONGEST_S * max(1.0, ranks_a_core)
+    is_woken = pid is not None
+    nap = dozing(longest_s, is_woken)
+    return Links(comm, nodes, pid, nap)
 
 
 def _send_place(links, see):
@@ -118,7 +124,7 @@ def _send_place(links, see):
         messages.send(links.comm, _failure(error), 0)
 
 
-def _answer_all(links, worker, work, heart, nudges):
+def _answer_all(links, worker, work, heartbeat, nudges):
     """Answer one message after the other, until the exit code comes; ``work`` is kept up to date."""
     comm = links.comm
     while True:
@@ -127,7 +133,7 @@ def _answer_all(links, worker, work, heart, nudges):
             buffer, _ = messages.receive(comm, 0, nap=links.nap)
             meta, arrays = messages.opened(buffer, "a job or a call from rank 0 is")
         if meta["kind"] == "stop":
-            _leave(comm, heart, nudges)
+            _leave(comm, heartbeat, nudges)
             return meta["code"]
         work["at"] = _name_of(meta)
         if meta["kind"] == "share":
@@ -146,12 +152,12 @@ def _name_of(meta):
     return meta.get("what", meta["kind"])
 
 
-def _leave(comm, heart, nudges):
+def _leave(comm, heartbeat, nudges):
     """Say goodbye to rank 0, and wait for everything still on its way."""
     stopping.ignore()
     MPI.COMM_WORLD.Recv([bytearray(0), MPI.BYTE], 0)
     messages.send(comm, pack({"kind": "bye"}, {}), 0)
-    heart.end()
+    heartbeat.end()
     MPI.Request.Waitall(nudges)
 
 
@@ -178,15 +184,18 @@ def _receive_published(links, worker, meta):
     with _or_abort():
         buffer = np.empty(meta["bytes"], np.uint8)
         messages.broadcast(links.comm, buffer)
-    message, arrays = messages.opened(buffer, f"the message {meta['what']} from rank 0 is")
+    subject = f"the message {meta['what']} from rank 0 is"
+    message, arrays = messages.opened(buffer, subject)
     worker.receive(message, arrays)
 
 
 def _receive_shared(links, worker, meta):
     with _or_abort():
         arrays = share(links.nodes, meta["table"])
-    _, local = messages.among(links.nodes[0], links.comm)
-    worker.receive(meta["meta"] | {"local_rank": local}, arrays)
+    node, _ = links.nodes
+    _, local = messages.among(node, links.comm)
+    message = meta["meta"] | {"local_rank": local}
+    worker.receive(message, arrays)
 
 
 def _add_up(links, worker, meta):

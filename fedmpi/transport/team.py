@@ -81,7 +81,10 @@ def _parted_reply(reply, team, jobs, arrays):
         yield reply._replace(index=team[0])
         return
     parts = parted(reply.arrays, len(team))
-    for position, meta, part in zip(team, reply.meta["team"], parts, strict=True):
-        job_bytes = frame.size({"kind": "run", "job": jobs[position]}, arrays[position])
+    answers = reply.meta["team"]
+    for position, meta, part in zip(team, answers, parts, strict=True):
+        # As if the client had been asked alone.
+        request = {"kind": "run", "job": jobs[position]}
+        job_bytes = frame.size(request, arrays[position])
         reply_bytes = frame.size(meta, part)
         yield Reply(position, meta, part, reply.rank, job_bytes, reply_bytes)

@@ -1,5 +1,7 @@
-"""The last signs of life of other ranks, and the ranks silent for too long: the arithmetic, without messages or
-threads."""
+"""The last signs of life of other ranks, and the ranks silent for too long.
+
+Only the arithmetic, without messages or threads.
+"""
 
 from typing import NamedTuple
 
@@ -14,9 +16,9 @@ LOOKS, LONGEST_S = 6, 5.0
 class Limits(NamedTuple):
     """Patience with other ranks, in seconds; 0: for ever."""
 
-    # without a sign of life
+    # Without a sign of life.
     silence_s: float = SILENCE_S
-    # at one job, alive or not
+    # At one job, alive or not.
     task_s: float = 0.0
 
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import environment, find_mpirun
 
 from fedmpi.bench import round as works
-from fedmpi.transport.crowd import at_work
+from fedmpi.transport.active_ranks import active_ranks
 
 
 def ratio(output, name="ratio"):
@@ -68,7 +68,7 @@ def test_cohorts(monkeypatch):
     from fedmpi.bench import server
     lines = []
     monkeypatch.setattr(server, "COHORTS", (2, 4, 8))
-    server._cohorts(1, lines.append)
+    server.cohorts(1, lines.append)
     assert "whatever the cohort" in lines[0]
 
 
@@ -103,12 +103,12 @@ def place(cores, quota=None, gpu=None, node=0):
 
 def test_as_many_ranks_work_as_there_are_cores(monkeypatch):
     monkeypatch.delenv("FEDMPI_ALL_RANKS", raising=False)
-    assert at_work({rank: place([0, 1]) for rank in (3, 1, 2)}) == [1, 2]       # in whatever order they arrived
-    assert at_work({rank: place([0, 1]) for rank in range(1, 6)}) == [1, 2]
-    assert at_work({rank: place([rank]) for rank in range(1, 6)}) == [1, 2, 3, 4, 5]
-    assert at_work({rank: place([0, 1], gpu=0) for rank in range(1, 6)}) == [1, 2, 3, 4, 5]
-    assert at_work({rank: place(list(range(8)), quota=1.5) for rank in range(1, 6)}) == [1]
-    assert at_work({rank: place([0, 1], node=rank // 3) for rank in range(1, 8)}) == [1, 2, 3, 4, 6, 7]
-    assert at_work({rank: {} for rank in range(1, 6)}) == [1, 2, 3, 4, 5]
+    assert active_ranks({rank: place([0, 1]) for rank in (3, 1, 2)}) == [1, 2]       # in whatever order they arrived
+    assert active_ranks({rank: place([0, 1]) for rank in range(1, 6)}) == [1, 2]
+    assert active_ranks({rank: place([rank]) for rank in range(1, 6)}) == [1, 2, 3, 4, 5]
+    assert active_ranks({rank: place([0, 1], gpu=0) for rank in range(1, 6)}) == [1, 2, 3, 4, 5]
+    assert active_ranks({rank: place(list(range(8)), quota=1.5) for rank in range(1, 6)}) == [1]
+    assert active_ranks({rank: place([0, 1], node=rank // 3) for rank in range(1, 8)}) == [1, 2, 3, 4, 6, 7]
+    assert active_ranks({rank: {} for rank in range(1, 6)}) == [1, 2, 3, 4, 5]
     monkeypatch.setenv("FEDMPI_ALL_RANKS", "1")
-    assert at_work({rank: place([0, 1]) for rank in (3, 1, 2)}) == [1, 2, 3]
+    assert active_ranks({rank: place([0, 1]) for rank in (3, 1, 2)}) == [1, 2, 3]

@@ -19,7 +19,8 @@ from fedmpi.compute.sgd import casting, descend
 from fedmpi.methods.models.zoo import torchvision
 from fedmpi.core.parts import Round, Task
 from fedmpi.methods.tasks.classification import classification
-from fedmpi.compute.stacked import refusal, stacked
+from fedmpi.compute.stacked import stacked
+from fedmpi.compute.stacked_forward import refusal
 from fedmpi.store import read_run, verify
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -25,7 +25,8 @@ from fedmpi.methods.models.pfl_cnn import pfl_cnn
 from fedmpi.methods.models.small_cnn import small_cnn
 from fedmpi.core.parts import Descent, Round, Task
 from fedmpi.methods.optimisers.sgd import sgd
-from fedmpi.compute.stacked import refusal, stacked
+from fedmpi.compute.stacked import stacked
+from fedmpi.compute.stacked_forward import refusal
 from fedmpi.store import read_run, verify
 from fedmpi.transport.team import teams
 

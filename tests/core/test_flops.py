@@ -4,8 +4,6 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models import vision_transformer
 
 from fedmpi.core.layout import bind
 from fedmpi.core.flops import Costs, costs, forward, outputs, training
@@ -124,22 +122,33 @@ class Transformer(nn.Module):
         return self.head(self.blocks(self.table(tokens) + self.pos_embedding))
 
 
+def vision_transformer():
+    # Here, since it takes seconds: every worker of pytest-xdist imports every file.
+    from torchvision.models.vision_transformer import VisionTransformer
+    return VisionTransformer(32, 8, 1, 2, 24, 48)
+
+
 TOKENS = torch.arange(6)[None]
 IMAGE = torch.zeros(1, 3, 32, 32)
 
 
 def counted(model, sample):
     """Forward FLOPs by torch's counter, which does not know the fused attention of a CPU."""
+    from torch.utils.flop_counter import FlopCounterMode
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model.train()(sample)
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize("model, sample", [
-    (Transformer(), TOKENS), (Recurrent(nn.GRU), TOKENS), (Recurrent(nn.RNN), TOKENS),
-    (vision_transformer.VisionTransformer(32, 8, 1, 2, 24, 48), IMAGE),
-    (nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ConvTranspose2d(4, 2, 3), nn.Flatten(), nn.LazyLinear(5)), IMAGE)])
-def test_a_dense_pass_costs_what_torchs_counter_counts(model, sample):
+def lazy():
+    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ConvTranspose2d(4, 2, 3), nn.Flatten(), nn.LazyLinear(5))
+
+
+@pytest.mark.parametrize("made, sample", [
+    (Transformer, TOKENS), (lambda: Recurrent(nn.GRU), TOKENS), (lambda: Recurrent(nn.RNN), TOKENS),
+    (vision_transformer, IMAGE), (lazy, IMAGE)])
+def test_a_dense_pass_costs_what_torchs_counter_counts(made, sample):
+    model = made()
     model.eval()(sample)                                                   # a lazy layer takes its shape
     layout, _, _ = bind(model)
     use = costs(model, layout, sample)

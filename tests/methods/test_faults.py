@@ -172,7 +172,7 @@ def test_nothing_is_written_off_the_mask_and_chance_is_the_tasks(spec, sparse, f
         layout = task.layout
         assert np.isfinite(loss) and bool(task.x.isfinite().all())
         assert not task.x[: layout.R][~kept(task)[: layout.R]].any() and not task.x[~layout.real].any()
-        for name in ("base", "mask", "live", "inputs", "labels"):
+        for name in ("base", "mask", "trainable", "inputs", "labels"):
             assert torch.equal(getattr(task, name), getattr(twin, name)), f"{spec} wrote to task.{name}"
         assert first or torch.equal(previous, previous_of(twin))
         results.append((loss, task.x.clone()))

@@ -716,8 +716,8 @@ def test_compare_and_like_name_a_default_that_has_changed(half, fedmpi):
 
 def test_defaults_that_json_has_no_word_for_are_the_same_in_every_process(own):
     own("objects.py", "def part(how=max, many=(1, 2), what=object): pass\nother = lambda how=object(): 0\n")
-    assert settings._part("pruner", "objects:part")["options"] == {"how": "max", "many": [1, 2], "what": "object"}
-    assert settings._part("pruner", "objects:other")["options"] == {"how": "<object object>"}
+    assert settings.of_part("pruner", "objects:part")["options"] == {"how": "max", "many": [1, 2], "what": "object"}
+    assert settings.of_part("pruner", "objects:other")["options"] == {"how": "<object object>"}
 
 
 # ---------------------------------------------------------------- choices

@@ -163,11 +163,11 @@ def test_a_finished_run_without_checkpoints_keeps_its_rounds(fedmpi, tmp_path):
     assert run.attrs["status"] == "finished" and len(run.ends) == 3
 
 
-def test_a_guard_that_was_killed_takes_nobody_along():
-    code = ("import os, signal; from fedmpi.run.guard import Guard; guard = Guard(); "
-            "os.kill(guard.pid, signal.SIGKILL)\n"
-            "while open(f'/proc/{guard.pid}/stat').read().rpartition(')')[2].split()[0] != 'Z': pass\n"
-            "guard.watch({1: os.getpid()}); guard.leave(); guard.leave(); print('well')")
+def test_a_witness_that_was_killed_takes_nobody_along():
+    code = ("import os, signal; from fedmpi.run.last_words import LastWords; words = LastWords(); "
+            "os.kill(words.pid, signal.SIGKILL)\n"
+            "while open(f'/proc/{words.pid}/stat').read().rpartition(')')[2].split()[0] != 'Z': pass\n"
+            "words.watch({1: os.getpid()}); words.leave(); words.leave(); print('well')")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
     assert (done.stdout, done.stderr) == ("well\n", "")
 

@@ -81,7 +81,7 @@ def alive(pids):
 
 
 def descendants(root):
-    """Every process below ``root``: ranks, launcher's helpers, guard."""
+    """Every process below ``root``: ranks, launcher's helpers, the witness."""
     parents = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{entry}/stat") as file:
@@ -123,7 +123,7 @@ def test_killed_at_random_points_it_loses_nothing(command, fedmpi, tmp_path, req
                      job.process.returncode, f"{seconds:.1f}", " | ".join(told))
             file.write("\t".join(map(str, cells)) + "\n")
         assert job.process.returncode != 0 and alive(family) == [], job.output()
-        most = 2 if (rank, sign) == (0, signal.SIGSTOP) else 1    # a worker's line, and the guard's if it comes in time
+        most = 2 if (rank, sign) == (0, signal.SIGSTOP) else 1    # a worker's line, and the witness's if in time
         assert 1 <= len(told) <= most, job.output()
         assert "Traceback" not in job.output(), job.output()
         assert len(after) >= len(before) and np.array_equal(after[: len(before)], before)

@@ -227,7 +227,7 @@ def long(tmp_path):
 
 def test_a_packed_run_holds_the_same_in_less_room(long):
     long.add_session({"time": "now", "ranks": 1})
-    long.update({"status": "finished"})
+    long.update({"status": "interrupted"})
     before, size = long.run(), os.path.getsize(long.path)
     long.pack()
     same(before, long.run())
@@ -242,10 +242,21 @@ def test_a_packed_run_holds_the_same_in_less_room(long):
     assert pathlib.Path(long.path).read_bytes() == content
 
 
+@pytest.mark.parametrize("status, packed", [("finished", True), ("stopped", True), ("interrupted", False),
+                                            ("failed", False)])
+def test_a_run_that_ends_as_it_was_meant_to_is_packed_at_once(long, status, packed):
+    before = long.run()
+    long.update({"status": status})
+    same(before, long.run())
+    with h5py.File(long.path) as f:
+        assert len(f["rounds/loss"]) == 30 and f.attrs["status"] == status
+        assert (f["rounds/loss"].compression == "gzip") == packed
+
+
 def test_large_facts_are_packed_too(tmp_path):
     partition = np.arange(0, 60_001, 100), np.arange(60_000)
     store = RunFile.create(tmp_path / "run.h5", {}, ROUNDS, CLIENTS, FACTS, partition)
-    store.update({"status": "finished"})
+    store.update({"status": "interrupted"})
     before, size = store.run(), os.path.getsize(store.path)
     store.pack()
     same(before, store.run())
@@ -291,7 +302,7 @@ def test_a_link_to_a_run_stays_a_link_when_it_is_packed(tmp_path):
 
 
 def test_a_disk_without_room_leaves_the_file_as_it_was(long, monkeypatch):
-    long.update({"status": "finished"})
+    long.update({"status": "interrupted"})
     before = pathlib.Path(long.path).read_bytes()
 
     def full(handle, start, size):
@@ -313,7 +324,7 @@ def test_all_that_a_packed_file_takes_was_reserved_before(long, monkeypatch):
     monkeypatch.setattr(relay, "beginning", lambda path, room: reserved.append(room) or most(path, room))
     monkeypatch.setattr(relay, "finish", lambda path: taken.append(os.path.getsize(path + ".tmp")) or finished(path))
     play(long, 1)                                          # room for twice as many
-    long.update({"status": "finished"})
+    long.update({"status": "interrupted"})
     long.pack()
     long.truncate(3)
     assert len(taken) == 4 and all(size <= room for size, room in zip(taken, reserved))

@@ -78,7 +78,11 @@ def fedpcl(temperature: float = 0.07, predict: str = "own", first: str = "collec
         if first == "collect" and not len(task.message["owned"]):
             return Trained(0.0, 0, 0)
         has_prototype, prototypes = targets(task, body.features)
-        loss = partial(contrast, has_prototype=has_prototype, prototypes=prototypes, temperature=temperature)
+        loss = partial(
+            contrast,
+            has_prototype=has_prototype,
+            prototypes=prototypes,
+            temperature=temperature)
         with giving_features(task.model, body.module):
             return descend(task, Descent(loss=loss))
 
@@ -143,7 +147,7 @@ def _check_choice(option, value, choices):
 # --- on clients ---
 
 def targets(task, features):
-    """``(has_prototype, prototypes)``, see ``filled``: of all clients, or before any answered its own."""
+    """``(has_prototype, prototypes)``, see ``filled``: all clients', or its own before any answer."""
     sent = task.message
     if len(sent["owned"]):
         return filled(sent["owned"], sent["rows"], sent["means"])
@@ -152,7 +156,7 @@ def targets(task, features):
 
 
 def candidates(task, predict, device):
-    """``(has_prototype (C,) bool, rows (G, d))``: the prototypes of G classes that a sample may be of.
+    """``(has_prototype (C,) bool, rows (G, d))``: prototypes of G classes that a sample may be of.
 
     No class and None before there are any."""
     if predict == "own" and task.kept:
@@ -181,7 +185,7 @@ def collected(task, features):
 
 
 def filled(owned, rows, means):
-    """``(has_prototype (C,) bool, prototypes (m, G, d))`` of m clients and the G classes with prototypes.
+    """``(has_prototype (C,) bool, prototypes (m, G, d))`` of m clients, for the G classes with any.
 
     ``owned (m, C)`` says which classes each client has, ``rows`` are all their prototypes, one
     client after the other. Classes that a client lacks get the ``means (G, d)``."""
@@ -196,7 +200,7 @@ def filled(owned, rows, means):
 def contrast(features, labels, has_prototype, prototypes, temperature):
     """The module's loss, the mean over samples; one of a class without prototype counts as 0.
 
-    ``features (n, d)`` of any length, ``labels (n,)`` int64, ``has_prototype (C,) bool`` with G true,
+    ``features (n, d)`` of any length, ``labels (n,)`` int64, ``has_prototype (C,)`` with G true,
     ``prototypes (m, G, d)``."""
     m, G, _ = prototypes.shape
     z = F.normalize(features.float(), dim=1)
@@ -215,7 +219,7 @@ def contrast(features, labels, has_prototype, prototypes, temperature):
 def nearness(z, has_prototype, rows):
     """float (n, C): minus half the squared distance of ``z (n, d)`` from each class's prototype.
 
-    ``rows`` are the prototypes of ``has_prototype (C,) bool``. Classes without one are farther away than
+    ``rows`` are the prototypes by ``has_prototype (C,) bool``. Classes without one are farther than
     any other can be."""
     shape = (len(z), len(has_prototype))
     outputs = z.new_full(shape, -FARTHEST)

@@ -305,6 +305,7 @@ def outcome_text(name, over_seeds, of=None):
     if over_seeds is None or not over_seeds.n:
         return "-"
     n, mean, std = over_seeds[:3]
+    # Less spread than half a percent would only take room.
     is_spread = n > 1 and std > 0.005 * abs(mean)
     digits = 3 if is_spread else 4
 
@@ -348,21 +349,28 @@ def difference_text(difference):
 
 def comparison_text(numbers, width=None):
     """A ``comparison`` for the terminal, at most ``width`` wide."""
-    word = numbers["headline"].replace("_", " ")
-    several = any(len(record["runs"]) > 1 for record in numbers["groups"])
+    metric = numbers["headline"]
+    word = metric.replace("_", " ")
     spread = ""
-    if several:
+    if any(len(record["runs"]) > 1 for record in numbers["groups"]):
         spread = ", mean ± standard deviation over seeds"
-    lines = [line for record in numbers["groups"] for line in _group_lines(record)]
-    lines += chance_lines(numbers)
-    lines += ["", *_differ_section(numbers)]
-    lines += ["", *_outcome_section(numbers, f"what came of it{spread}")]
-    lines += ["", *_equal_section(numbers, f"test {word} at equal cost{spread}")]
-    if numbers["reach"][numbers["headline"]] is not None:
-        lines += ["", *_reach_section(numbers)]
+    sections = [
+        _differ_section(numbers),
+        _outcome_section(numbers, f"what came of it{spread}"),
+        _equal_section(numbers, f"test {word} at equal cost{spread}"),
+    ]
+    # Without a target that all have reached, there is nothing to tell.
+    if numbers["reach"][metric] is not None:
+        sections.append(_reach_section(numbers))
     if numbers["paired"]:
         title = f"differences of test {word} at equal cost, seed by seed: mean and 95 % interval"
-        lines += ["", *_paired_section(numbers, title)]
+        sections.append(_paired_section(numbers, title))
+    lines = []
+    for record in numbers["groups"]:
+        lines += _group_lines(record)
+    lines += chance_lines(numbers)
+    for section in sections:
+        lines += ["", *section]
     return "\n".join(_fitted(lines, width))
 
 

@@ -129,6 +129,7 @@ def names(ax, curves):
     name."""
     if len(curves) < 2:
         return
+    # The places of names follow from the limits, which are not up to date yet.
     ax.autoscale_view()
     if _stand_above(curves):
         above(ax, _handles(curves), _labels(curves), 1)
@@ -140,6 +141,7 @@ def names(ax, curves):
     ax.set_ylim(low, high)
     # The picture becomes lower when labels take room, so count on a tenth less.
     height_in = 0.9 * ax.get_window_extent().height / _dpi(ax)
+    # A line of text needs a quarter more than the size of its type.
     gap = 1.25 * _font_size() / (height_in * POINTS_AN_INCH)
     for number, height in enumerate(_apart(ends, gap)):
         _sample(ax, height, style(number))
@@ -327,6 +329,7 @@ def bars(ax, rows, xlabel):
     # Texts need room on the right.
     ax.set_xlim(0, 1.45 * largest)
     ax.set_xlabel(xlabel)
+    # Names stand beside their bars: no tick has to lead to them.
     ax.tick_params(axis="y", length=0)
     plain_axes(ax, "x")
     ax.spines["left"].set_visible(False)

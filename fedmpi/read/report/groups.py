@@ -139,11 +139,13 @@ def _differing_parts(parts_of):
     """The same of the ``parts_of`` each group's first run."""
     changed = set()
     for before, after in itertools.combinations(parts_of, 2):
-        changed |= {(part, key) for part, key, *_ in settings.changes(before, after)}
-    values = [settings.values(parts) for parts in parts_of]
+        for part, key, *_ in settings.changes(before, after):
+            changed.add((part, key))
+    values_of = [settings.values(parts) for parts in parts_of]
     texts = {}
-    for part, key in sorted(changed):
-        texts[f"{part}: {key}"] = [value.get((part, key), "-") for value in values]
+    for place in sorted(changed):
+        part, key = place
+        texts[f"{part}: {key}"] = [values.get(place, "-") for values in values_of]
     return texts
 
 
@@ -247,6 +249,7 @@ def _labels(options_of, stems):
 
 def _fewest_keys(texts_of, num_groups):
     """Up to three options with texts to tell all groups apart, or None."""
+    # More options would not fit beside a line.
     for size in (1, 2, 3):
         for keys in itertools.combinations(texts_of, size):
             combined = set(zip(*(texts_of[key] for key in keys)))

@@ -92,9 +92,10 @@ def fold(title, inside, more="", *, opened=False, kind=""):
     attributes = ""
     if kind:
         attributes += f' class="{kind}"'
+    # Without a script, a browser opens and closes it by itself.
     if opened:
         attributes += " open"
-    return (f"<details{attributes}><summary>{cell(title)}{aside}</summary>{inside}</details>")
+    return f"<details{attributes}><summary>{cell(title)}{aside}</summary>{inside}</details>"
 
 
 def picture(number, title, kind, numbers):
@@ -114,7 +115,9 @@ def _inlined(svg, number):
 
     It is as small as it may be, in the colours and the font of the page."""
     view = re.search(r'viewBox="([^"]+)"', svg)[1]
-    body = svg[svg.index("<g id="):svg.rindex("</svg>")]
+    # Without the head of the document, which has a doctype and metadata.
+    start, end = svg.index("<g id="), svg.rindex("</svg>")
+    body = svg[start:end]
     body = _without_ballast(body)
     body = _with_own_ids(body, number)
     body = _in_style_of_page(body)

@@ -60,6 +60,7 @@ def chosen(run):
     leading = headline(run)
     values = run.rounds.get(leading.name, np.empty(0))
     validation = run.rounds.get(leading.validation, np.empty(0))
+    # A run without validation samples has no such column.
     if len(values) != len(validation):
         return None
     is_evaluated = np.isfinite(values) & np.isfinite(validation)
@@ -84,6 +85,7 @@ def _traffic(run):
     rounds = run.rounds
     numbers = _sums(rounds, ("up_bytes", "down_bytes"))
     total = sum(numbers.values())
+    # The dense bytes are of both ways, so they need both sums beside them.
     both_ways = len(numbers) == 2
     participations = 0
     if len(run.ends):

@@ -11,7 +11,9 @@ from fedmpi.read.report.metrics import final_metrics
 QUALITY = ("final_", "chosen_")
 SPENT = ("up_bytes", "down_bytes", "flops_prunefl", "flops_rigl")
 # Options about the place and the manner of a run, not about its results.
-WHERE = {"out", "data_dir", "device", "server_device", "save_every", "keep", "until", "silence", "task_limit"}
+WHERE = {
+    "out", "data_dir", "device", "server_device", "save_every", "keep", "until", "silence",
+    "task_limit"}
 # New names of the options that share their name with an outcome.
 NAMES = {"rounds": "planned_rounds"}
 UNITS = {
@@ -75,8 +77,10 @@ def _outcome_names(runs, metrics):
     """The outcomes of the rows, by the headlines of the runs and their ``final_metrics``.
 
     Columns of clients' own test parts are among them if any run has some."""
-    headlines = [headline(run) for run in runs]
-    by_name = {leading.name: leading for leading in headlines}
+    by_name = {}
+    for run in runs:
+        leading = headline(run)
+        by_name[leading.name] = leading
     recorded = set().union(*metrics)
     quality, own = [], []
     for name, leading in by_name.items():
@@ -175,8 +179,10 @@ def _numbered(head, rows, num_left, width):
 
     Numbers tell the rows apart if the table is too wide and its columns stand below one another:
     one option alone may be the same in several rows."""
+    heads = ["#", *head]
     numbered = [[str(number), *row] for number, row in enumerate(rows, 1)]
-    return aligned(["#", *head], numbered, range(1, num_left + 1), width)
+    left = range(1, num_left + 1)
+    return aligned(heads, numbered, left, width)
 
 
 def _head(key):

@@ -27,6 +27,7 @@ def last(run):
     if not len(rounds):
         return None
     leading = headline(run)
+    # All rows of a round belong to one evaluation.
     rows = rounds == rounds[-1]
     return Last(
         round=int(rounds[-1]),

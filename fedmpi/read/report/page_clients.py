@@ -17,6 +17,7 @@ TEXTS = ("client", "faults")
 
 def client_table(run):
     """HTML of the clients and their results, at most CLIENTS of them, to unfold."""
+    # Early run files, and young ones, lack them.
     if "samples" not in run.population or "client" not in run.clients:
         return ""
     N = len(run.population["samples"])

@@ -42,7 +42,8 @@ def _reach_table(numbers, names):
         if axis != metric:
             texts = [reach_text(axis, values) for values in column]
             rows.append([WORDS[axis], *texts])
-    caption = f"What it took to reach a test {_word(numbers)} of {target:.2f}, which all have reached"
+    caption = (f"What it took to reach a test {_word(numbers)} of {target:.2f}, which all have "
+               "reached")
     right = range(1, len(names) + 1)
     return table(caption, ["", *names], rows, numbers=right, wide=True)
 

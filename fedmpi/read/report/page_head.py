@@ -20,11 +20,13 @@ LEADING_OPTIONS = (
 
 def header(runs, groups, title, remarks, sections):
     """HTML of the head of the page about ``{path: Run}``; ``sections``: their names."""
-    remark_lines = "".join(f'<p class="remark">{text(remark)}</p>' for remark in remarks)
-    links = "".join(f'<li><a href="#{name.lower()}">{name}</a></li>' for name in sections)
-    return (f'<header><h1>{text(title)}</h1><p class="lead">{text(_lead(groups))}</p>'
-            f"{remark_lines}{_unfinished(runs)}{_never_left_chance(groups)}"
-            f'<nav aria-label="Contents"><ul>{links}</ul></nav></header>')
+    lead = text(_lead(groups))
+    lines = [f'<p class="remark">{text(remark)}</p>' for remark in remarks]
+    lines.append(_unfinished(runs))
+    lines.append(_never_left_chance(groups))
+    links = [f'<li><a href="#{name.lower()}">{name}</a></li>' for name in sections]
+    return (f'<header><h1>{text(title)}</h1><p class="lead">{lead}</p>{"".join(lines)}'
+            f'<nav aria-label="Contents"><ul>{"".join(links)}</ul></nav></header>')
 
 
 def default_title(groups):
@@ -49,6 +51,7 @@ def _title_of_several(groups, data):
         title = f"{others[0]} against {last}"
     else:
         title = f"{', '.join(others)} and {last}"
+    # Names of set-ups may tell the data already.
     if data not in title:
         title += f" on {data}"
     if len(title) > LONGEST_TITLE:

@@ -40,8 +40,10 @@ def _quality_cards(metrics, leading):
     mean, _, worst = (metrics.get(f"final_{name}") for name in leading.own)
     if mean is not None:
         yield "Clients' own tests", f"{mean:.3f}", f"mean of clients; worst tenth {worst:.3f}"
-    if "final_loss" in metrics:
-        yield "Test loss", f"{metrics['final_loss']:.3f}", _loss_unit(leading)
+    loss = metrics.get("final_loss")
+    if loss is not None:
+        yield "Test loss", f"{loss:.3f}", _loss_unit(leading)
+    # NaN: no client is bad, or all are.
     auc = metrics.get("quality_auc", math.nan)
     if math.isfinite(auc):
         spearman = metrics["quality_spearman"]
@@ -67,17 +69,19 @@ def _loss_unit(leading):
 
 def _cost_cards(run, metrics):
     """(name, value, more) of the costs of the run, as far as recorded."""
-    if "sparsity" in metrics:
-        yield "Sparsity", f"{metrics['sparsity']:.3f}", _kept_text(run)
+    sparsity = metrics.get("sparsity")
+    if sparsity is not None:
+        yield "Sparsity", f"{sparsity:.3f}", _kept_text(run)
     up, down = metrics.get("up_bytes"), metrics.get("down_bytes")
     if up is not None and down is not None:
         dense = _dense_text(metrics.get("bytes_against_dense"))
         more = f"{human_bytes(up)} up, {human_bytes(down)} down{dense}"
         yield "Sent", human_bytes(up + down), more
     column = flops_column(run)
-    if column in metrics:
+    flops = metrics.get(column)
+    if flops is not None:
         dense = _dense_text(metrics.get(f"{column}_against_dense"))
-        yield "Training", human_flops(metrics[column]), f"{FLOPS[column]}{dense}"
+        yield "Training", human_flops(flops), f"{FLOPS[column]}{dense}"
     round_s = metrics.get("round_s")
     if round_s is not None:
         total = human_seconds(round_s * metrics["rounds"])
@@ -95,10 +99,13 @@ def _virtual_time_card(virtual_s):
 
 
 def _kept_text(run):
-    if "kept" not in run.rounds or "prunable" not in run.attrs:
+    kept = run.rounds.get("kept")
+    prunable = run.attrs.get("prunable")
+    if kept is None or prunable is None:
         return "of prunable weights"
-    kept = int(np.sum(run.rounds["kept"][-1]))
-    return f"{kept:,} of {run.attrs['prunable']:,} weights kept"
+    # A column a layer.
+    num_kept = int(np.sum(kept[-1]))
+    return f"{num_kept:,} of {prunable:,} weights kept"
 
 
 def _dense_text(share):
@@ -128,11 +135,13 @@ def _table_of_groups(groups):
         caption += ", mean ± standard deviation over seeds"
     heads = ["set-up", *(words[name] for name in names)]
     numbers = range(1, len(heads))
-    return f'<div class="keep first">{table(caption, heads, rows, numbers=numbers, wide=True)}</div>'
+    inside = table(caption, heads, rows, numbers=numbers, wide=True)
+    return f'<div class="keep first">{inside}</div>'
 
 
 def _outcome_cell(name, outcome, group, best):
     words = outcome_text(name, outcome, len(group.runs))
+    # A run that goes on may still lose its place.
     if outcome and _has_ended(group) and outcome.mean == best:
         return Cell(f'<span class="best">{text(words)}</span>')
     return words

@@ -82,6 +82,7 @@ def _provenance(attrs):
         "weights": _weights_text(attrs),
         "data digest": _code(attrs.get("data_digest")),
     }
+    # Unrecorded values are left out.
     rows = [[name, value] for name, value in values.items() if value != ""]
     return table("", ["what", "value"], rows)
 

@@ -6,13 +6,12 @@ import numpy as np
 
 from fedmpi.read.headline import headline
 from fedmpi.read.report.html import Cell, fold, table, text
-from fedmpi.read.report.kinds.answers import OUTCOMES as ANSWERS
 from fedmpi.read.report.kinds.kind import capitalized
 from fedmpi.read.report.page_clients import client_table, number_text
 from fedmpi.read.report.page_pictures import run_pictures
 from fedmpi.read.report.profile import BESIDE, OWN, profile
 from fedmpi.read.report.profile_text import notes
-from fedmpi.read.report.text import human_bytes
+from fedmpi.read.report.text import LOST, human_bytes
 from fedmpi.read.report.truth import judged
 
 # The most rounds of a table.
@@ -34,10 +33,13 @@ def of_run(run, count, pruning=""):
     """(name, HTML) of each section about the run; pictures are numbered by the iterator ``count``.
 
     ``pruning``: HTML, first in the section of this name."""
-    yield "Pruning", joined(pruning, run_pictures(("layers",), run, count))
-    yield "Clients", run_pictures(CLIENTS, run, count) + _estimators_table(run)
-    yield "Time", _beside(run_pictures(("time",), run, count), _phases(run))
-    yield "Faults", _beside(run_pictures(("answers",), run, count), _faults(run))
+    def drawn(*names):
+        return run_pictures(names, run, count)
+
+    yield "Pruning", joined(pruning, drawn("layers"))
+    yield "Clients", drawn(*CLIENTS) + _estimators_table(run)
+    yield "Time", _beside(drawn("time"), _phases(run))
+    yield "Faults", _beside(drawn("answers"), _faults(run))
     yield "Numbers", _folded_rounds(run) + client_table(run)
 
 
@@ -59,6 +61,7 @@ def joined(*grids):
 def _phases(run):
     """The numbers of the picture of the phases, and remarks that it cannot show."""
     times = profile(run)
+    # Old run files have no times, young ones no round.
     if not times["phases"] or not times["wall_s"]:
         return ""
     rows = [_phase_row(name, phase) for name, phase in times["phases"].items()]
@@ -122,14 +125,16 @@ def _faults(run):
 
 
 def _merged_text(run):
-    sums = {name: int(run.rounds[name].sum()) for name in ("asked", *ANSWERS) if name in run.rounds}
+    columns = [name for name in ("asked", "merged", *LOST) if name in run.rounds]
+    sums = {name: int(run.rounds[name].sum()) for name in columns}
+    # Early run files do not count the clients that were asked.
     if not sums.get("asked"):
         return ""
     line = f"{sums['merged']:,} of {sums['asked']:,} answers were merged"
     lost = []
-    for name, number in sums.items():
-        if name not in ("asked", "merged") and number:
-            lost.append(f"{number:,} {ANSWERS[name]}")
+    for name, words in LOST.items():
+        if sums.get(name):
+            lost.append(f"{sums[name]:,} {words}")
     if lost:
         line += f": {', '.join(lost)}"
     return f"{line}."
@@ -173,6 +178,7 @@ def _folded_rounds(run):
 def _round_table(run):
     """The rounds, at most ROWS of them, the last among them."""
     T = len(run.ends)
+    # Both ends are among them.
     evenly = np.linspace(0, T - 1, min(T, ROWS))
     rounds = np.unique(evenly.round().astype(int))
     # Rounds count from 1.

@@ -99,28 +99,33 @@ def _columns(federation, rows):
 
     Columns with the same text for all clients (no skew of features, no faults) are left out."""
     summary, of_all = federation["summary"], federation["clients"]
-    # A data set may have no names for its clients.
+    # A data set may have no names for its clients. Only shown clients get a text: there may be a
+    # hundred thousand others.
     clients = {name: values[rows] for name, values in of_all.items() if len(values)}
     columns = {"client": [str(client) for client in rows]}
     if "name" in clients:
         columns["name"] = clients["name"]
-    columns["samples"] = [f"{samples:,}" for samples in clients["samples"]]
+    columns["samples"] = _formatted(clients["samples"], ",")
     if federation["classes"]:
         columns |= _class_columns(clients, federation["class_names"])
     if of_all["features"].any():
-        columns["features"] = [f"{skew:.3g}" for skew in clients["features"]]
-    columns["quality"] = [f"{quality:.3f}" for quality in clients["quality"]]
+        columns["features"] = _formatted(clients["features"], ".3g")
+    columns["quality"] = _formatted(clients["quality"], ".3f")
     if summary["duplicates"]:
-        columns["copy of"] = [_copy_text(original) for original in clients["duplicate_of"]]
+        columns["copy of"] = list(map(_copy_text, clients["duplicate_of"]))
     if summary["faulty"]:
         columns["faults"] = _fault_names(federation["faults"], clients["faulty"])
     return columns
 
 
+def _formatted(values, form):
+    return [format(value, form) for value in values]
+
+
 def _class_columns(clients, class_names):
     return {
-        "classes": [str(count) for count in clients["classes_held"]],
-        "entropy": [f"{bits:.2f}" for bits in clients["entropy_bits"]],
+        "classes": _formatted(clients["classes_held"], "d"),
+        "entropy": _formatted(clients["entropy_bits"], ".2f"),
         "most frequent": _most_frequent(clients, class_names),
         "wrong": [f"{100 * rate:.1f} %" for rate in clients["noise"]],
     }

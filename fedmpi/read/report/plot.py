@@ -14,31 +14,35 @@ LINE_IN = 0.16
 NARROW_CM = 5.0
 
 
-def save_plot(groups, names, path, width_cm=8.5, height_cm=None, font="sans", columns=None, **around):
+def save_plot(
+        groups, names, path, width_cm=8.5, height_cm=None, font="sans", columns=None, **around):
     """Writes the picture of ``plotted`` to a file; ``around``: its title, limits and baselines."""
     size, show = plotted(groups, names, width_cm, height_cm, columns, **around)
     save_figure(path, size, show, font)
 
 
-def plotted(groups, names, width_cm=8.5, height_cm=None, columns=None, *, title=None, xlim=None, ylim=None,
-            baselines=()):
+def plotted(
+        groups, names, width_cm=8.5, height_cm=None, columns=None, *, title=None, xlim=None,
+        ylim=None, baselines=()):
     """``(size in inches, show)``: ``show(figure)`` draws a panel of each of ``names`` (of KINDS) of
     Groups.
 
     Some kinds have a panel a run. Several panels have titles, and one legend if they show the same
     lines. ``baselines`` [(name, a number or a Run)] are levels across the panels of curves.
     UserError if a run has not recorded the numbers of a panel."""
-    panels = [panel for name in names for panel in _panels(groups, name)]
+    panels = []
+    for name in names:
+        panels += _panels(groups, name)
     panels, lines = _framed(panels, xlim, ylim, baselines)
     fitting = max(1, int(width_cm // NARROW_CM))
     columns = min(len(panels), columns or fitting)
-    panel_width = width_cm * CM / columns
-    heights = _row_heights(panels, columns, panel_width)
-    has_titles = any(panel_title for panel_title, _, _ in panels)
-    titles = 0.2 * has_titles * len(heights)
+    width = width_cm * CM
+    heights = _row_heights(panels, columns, width / columns)
+    titles = _titles_height(panels, len(heights))
     head = _head_height(lines, width_cm)
     top = 1.5 * LINE_IN * bool(title)
     height = sum(heights) + titles + head + top
+    # A height that the user asks for changes the panels, not the legend or the title.
     if height_cm:
         height = height_cm * CM
 
@@ -57,7 +61,13 @@ def plotted(groups, names, width_cm=8.5, height_cm=None, columns=None, *, title=
             if panel_title:
                 place.suptitle(panel_title, fontsize="medium")
 
-    return (width_cm * CM, height), show
+    return (width, height), show
+
+
+def _titles_height(panels, num_rows):
+    """The height of the panels' own titles, in inches; 0 without any."""
+    has_titles = any(title for title, _, _ in panels)
+    return 0.2 * has_titles * num_rows
 
 
 def _row_heights(panels, columns, panel_width):
@@ -75,6 +85,7 @@ def _head_height(lines, width_cm):
         return 0.0
     num_rows = len(lines)
     if width_cm >= 2 * NARROW_CM:
+        # Two names stand beside one another.
         num_rows = 0.5 * len(lines)
     return LINE_IN * num_rows + LINE_IN
 

@@ -171,14 +171,14 @@ def _slowest(run):
         return []
     is_timed = np.isfinite(seconds)
     seconds, client = seconds[is_timed], client[is_timed]
-    medians = {}
+    medians = []
     for number in np.unique(client):
-        medians[int(number)] = float(np.median(seconds[client == number]))
-    by_median = sorted(medians, key=lambda number: (-medians[number], number))
-    slowest = by_median[:SLOWEST]
+        median_s = float(np.median(seconds[client == number]))
+        medians.append((-median_s, int(number)))
+    slowest = sorted(medians)[:SLOWEST]
     samples = run.population.get("samples")
     rows = []
-    for number in slowest:
+    for negative_s, number in slowest:
         num_samples = None if samples is None else int(samples[number])
-        rows.append({"client": number, "median_s": medians[number], "samples": num_samples})
+        rows.append({"client": number, "median_s": -negative_s, "samples": num_samples})
     return rows

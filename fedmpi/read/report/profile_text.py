@@ -121,7 +121,8 @@ def _clients(run, times):
         listed = ", ".join(map(_slow_client, times["slowest"]))
         yield f"slowest clients, by their median: {listed}"
     if not options(run).get("timing", "sync").startswith("sync"):
-        yield "asynchronous: a round trains those who have started, for its own merge and for later ones"
+        yield ("asynchronous: a round trains those who have started, for its own merge and for "
+               "later ones")
 
 
 def _slow_client(row):

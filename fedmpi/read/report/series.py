@@ -53,6 +53,7 @@ def _virtual_seconds(rounds):
     seconds = rounds.get("sim_total_s")
     if seconds is None or not len(seconds):
         return None
+    # Zeros: time was not simulated.
     if seconds[-1] <= 0:
         return None
     return seconds.astype(float)
@@ -140,11 +141,12 @@ def to_reach(run, axis, target):
     Curves are not smoothed."""
     leading = headline(run)
     rounds = evaluated(run, leading.name)
-    reached = leading.reached(run.rounds[leading.name][rounds], target)
+    values = run.rounds[leading.name][rounds]
+    rounds_there = rounds[leading.reached(values, target)]
     cost = spent(run, axis)
-    if cost is None or not reached.any():
+    if cost is None or not len(rounds_there):
         return np.nan
-    first = rounds[reached][0]
+    first = rounds_there[0]
     return float(cost[first])
 
 

@@ -86,6 +86,7 @@ def _extended(run):
     """How a resume changed the number of rounds, if it did."""
     for session in run.sessions:
         before, after = session.get("rounds_before"), session.get("rounds")
+        # Neither is recorded of a session that kept the number.
         if before != after:
             done = session["done"]
             yield "extended", f"from {before} to {after} rounds, resumed after round {done}"
@@ -229,16 +230,25 @@ def _seconds(metrics):
 
 def _answers(rounds):
     """Lost answers; nothing if all asked clients were merged."""
-    columns = ("asked", "merged", *LOST)
-    sums = {name: int(rounds[name].sum()) for name in columns if name in rounds}
-    asked, merged = sums.get("asked", 0), sums.get("merged", 0)
+    asked, merged = _sum(rounds, "asked"), _sum(rounds, "merged")
     if asked == merged:
         return
     text = f"{merged:,} of {asked:,} were merged"
-    lost = [f"{sums[name]:,} {words}" for name, words in LOST.items() if sums.get(name)]
+    lost = []
+    for name, words in LOST.items():
+        number = _sum(rounds, name)
+        if number:
+            lost.append(f"{number:,} {words}")
     if lost:
         text += f": {', '.join(lost)}"
     yield "answers", text
+
+
+def _sum(rounds, column):
+    """The sum of a column of counts; 0 if it is not recorded."""
+    if column not in rounds:
+        return 0
+    return int(rounds[column].sum())
 
 
 def _virtual_time(rounds):

@@ -146,14 +146,20 @@ def faulty(run):
 def estimators(run):
     """``{label: its column of /clients}`` of the run's recorded estimators, the weighing one
     first."""
-    labels = run.attrs.get("estimators")
-    if not labels:
-        spec = str(options(run).get("contribution") or "contribution")
-        labels = [split(spec)[0].rpartition(":")[2]]
-    first, *others = labels
+    first, *others = run.attrs.get("estimators") or [_only_estimator(run)]
     columns = {first: "contribution"}
-    columns |= {label: f"score_{label}" for label in others}
+    for label in others:
+        columns[label] = f"score_{label}"
+    # A reader may have left out some columns of the file.
     return {label: column for label, column in columns.items() if column in run.clients}
+
+
+def _only_estimator(run):
+    """The label of the estimator of an early run file, by the run's options."""
+    spec = str(options(run).get("contribution") or "contribution")
+    name, _ = split(spec)
+    # MODULE:NAME of a plug-in.
+    return name.rpartition(":")[2]
 
 
 def exact(run):
@@ -180,9 +186,11 @@ def utility_of(spec):
 
     None if it plays no game, or is not in our catalogue."""
     name = split(spec)[0]
+    # These two have their utility in their name, not in an option.
     if name in ("loss-gain", "accuracy-gain"):
         return name.removesuffix("-gain")
     try:
+        # The declaration is enough: an import would bring torch.
         part = entry(catalog.CONTRIBUTIONS, name, importing=False)
         if "of" not in part.options:
             return None

@@ -16,9 +16,10 @@ def find(run):
     ``parts``: [(outcome, (n,) clients a round, its look)] of n bars at ``x (n,)``. ``sums``:
     {column: clients of all rounds}."""
     rounds = run.rounds
-    if not {"asked", "merged"} <= set(rounds):
+    if "asked" not in rounds or "merged" not in rounds:
         return None
-    if (rounds["asked"] == rounds["merged"]).all():
+    is_complete = rounds["asked"] == rounds["merged"]
+    if is_complete.all():
         return None
     T = len(run.ends)
     rounds_a_bar = -(-T // BARS)
@@ -26,13 +27,13 @@ def find(run):
     sizes = np.diff(np.append(starts, T))
     # Bars stand in the middle of their rounds, which count from 1.
     x = starts + (sizes + 1) / 2
-    parts = []
-    for number, (name, text) in enumerate(OUTCOMES.items()):
-        if name in rounds and rounds[name].any():
-            means = np.add.reduceat(rounds[name], starts) / sizes
-            parts.append((text, means, number))
     columns = [name for name in ("asked", *OUTCOMES) if name in rounds]
     sums = {name: int(rounds[name].sum()) for name in columns}
+    parts = []
+    for number, (name, text) in enumerate(OUTCOMES.items()):
+        if sums.get(name):
+            clients_of_bars = np.add.reduceat(rounds[name], starts)
+            parts.append((text, clients_of_bars / sizes, number))
     return parts, x, sums
 
 

@@ -28,6 +28,7 @@ def _is_recorded(run):
 
 def _mean_line(label, runs):
     """The mean over the rounds played by all of the runs, in percent of the prunable weights."""
+    # Seeds may have ended in different rounds.
     T = min(len(run.ends) for run in runs)
     percents = []
     for run in runs:

@@ -27,6 +27,7 @@ def find(run):
     if kept is None or not layers:
         return None
     T, L = len(kept), len(layers)
+    # A single layer has the sparsity of the whole model.
     if not T or L < 2 or L != kept.shape[-1]:
         return None
     sizes = np.array([np.prod(shape) for _, shape, *_ in layers], float)

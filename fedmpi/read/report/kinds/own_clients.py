@@ -16,6 +16,7 @@ def find(run):
     if tested is None or len(tested.clients) < 2:
         return None
     worth = tested.values
+    # Of an error, the largest is the worst.
     if not headline(run).higher:
         worth = -worth
     order = np.argsort(worth, kind="stable")

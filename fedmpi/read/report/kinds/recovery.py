@@ -68,6 +68,7 @@ def _first_rows(columns, num_rows):
 def draw(place, lines):
     ax = place.subplots()
     ax.set_ylim(-1.05, 1.05)
+    # A correlation of 0.1 must not fill the height.
     ax.set_autoscaley_on(False)
     ax.axhline(0, color=QUIET, linewidth=0.8)
     drawing.lines(ax, lines, "round", "Spearman, score and quality", whole=True)

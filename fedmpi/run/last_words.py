@@ -1,9 +1,10 @@
 """One last line for the user if rank 0 is killed: a launcher kills all ranks at once when one dies.
 
-The guard is a process, forked before MPI and torch are loaded, in a session of its own. It holds
-standard error, one end of a pipe and some shared memory. Only rank 0 holds the pipe's other end; it
-notes the work of every rank in the memory. The guard sleeps until the pipe closes, then prints one
-line and ends. If rank 0 ends by itself, it says goodbye first, and the guard prints nothing.
+A witness speaks it: a process forked before MPI and torch are loaded, in a session of its own. It
+holds standard error, one end of a pipe and some shared memory. Only rank 0 holds the pipe's other
+end; it notes the work of every rank in the memory. The witness sleeps until the pipe closes, then
+prints one line and ends. If rank 0 ends by itself, it says goodbye first, and the witness prints
+nothing.
 """
 
 import contextlib
@@ -16,13 +17,15 @@ from fedmpi.core import paths
 from fedmpi.run.launcher import find_launcher
 
 STARTING_MPI = "starting MPI"
-SLOT, SLOTS = 128, 1024       # bytes of a note; ranks that have one
-RUN = SLOT * SLOTS            # offset of the text about the run file
+# Bytes of a note about a rank's work, and the number of ranks with one.
+SLOT, SLOTS = 128, 1024
+# Offset of the text about the run file, and its end.
+RUN = SLOT * SLOTS
 END = RUN + 4096
 
 
-class NoGuard:
-    """No guard: a shell names the signal of one process, and rank 0 speaks for other ranks."""
+class NoLastWords:
+    """No witness: a shell names the signal of one process, and rank 0 speaks for other ranks."""
 
     def note(self, rank, text):
         """Note the work of ``rank``, as far as rank 0 knows."""
@@ -37,8 +40,8 @@ class NoGuard:
         """Say goodbye: the user has been told how the run ended."""
 
 
-class Guard(NoGuard):
-    """The guard of rank 0. Make it before MPI and torch are loaded: with one thread."""
+class LastWords(NoLastWords):
+    """Rank 0's side. Make it before MPI and torch are loaded: with one thread."""
 
     def __init__(self):
         self.memory = mmap.mmap(-1, END)
@@ -71,7 +74,7 @@ class Guard(NoGuard):
             self.pid = 0
 
     def _tell(self, text):
-        # Somebody may have killed the guard: the run goes on without it.
+        # Somebody may have killed the witness: the run goes on without it.
         with contextlib.suppress(BrokenPipeError):
             os.write(self.pipe, text.encode())
 
@@ -87,7 +90,7 @@ def _read(memory, start, room):
 
 
 def _keep_watch(pipe, memory):
-    """The guard's whole life; never returns."""
+    """The witness's whole life; never returns."""
     try:
         os.setsid()
         _ignore_signals()
@@ -111,8 +114,10 @@ def _ignore_signals():
 
 
 def _first_dead(pipe):
-    """``{rank: process id}`` of this node's ranks that died first; returns once rank 0 is dead.
-    None after a goodbye."""
+    """``{rank: process id}`` of this node's first dead ranks, once rank 0 is dead.
+
+    None after a goodbye.
+    """
     received = b""
     ranks, dead = {}, {}
     poll = select.poll()
@@ -138,8 +143,10 @@ def _first_dead(pipe):
 
 
 def _opened(lines):
-    """``{handle: (rank, process id)}``: a handle becomes readable when its process dies. Empty
-    before Linux 5.3."""
+    """``{handle: (rank, process id)}``: a handle becomes readable when its process dies.
+
+    Empty before Linux 5.3.
+    """
     handles = {}
     for line in lines.splitlines():
         rank, pid = map(int, line.split())
@@ -155,11 +162,13 @@ def _line(memory, dead):
     """The last line, by the first deaths on this node: ``dead {rank: process id}``."""
     resume = _read(memory, RUN, END - RUN)
     line = f"error: {_cause(memory, dead)}"
-    return f"{line}; {resume}" if resume else line
+    if not resume:
+        return line
+    return f"{line}; {resume}"
 
 
 def _cause(memory, dead):
-    """How the job ended, as far as the guard knows."""
+    """How the job ended, as far as the witness knows."""
     host = os.uname().nodename
     at_0 = _work(memory, 0)
     if len(dead) == 1:

@@ -12,9 +12,12 @@ from fedmpi.transport.watch import Watch
 BEAT, LEAVE = 1, 2
 
 
-class Heart:
-    """Beats to and from every peer, in a communicator and a thread of their own; several fit into the time of silence.
-    A rank beats on while its main thread works for minutes. A dead, stopped or unreachable rank does not."""
+class Heartbeat:
+    """Beats to and from every peer, in a communicator and a thread of their own.
+
+    Several fit into the time of silence. A rank beats on while its main thread works for minutes. A
+    dead, stopped or unreachable rank does not.
+    """
 
     def __init__(self, comm, peers, silence_s, lost):
         """``lost(peer, seconds)`` is called in the thread, again and again, while ``peer`` is silent for too long."""
@@ -27,7 +30,7 @@ class Heart:
         self.watch = Watch(peers, silence_s, time.monotonic())
         self.leaving = False
         self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._beat, name="heart", daemon=True)
+        self.thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         if silence_s and messages.threads():
             self.thread.start()
 
