@@ -1,5 +1,6 @@
 """The codec topk: which values travel, what they come back as, what they cost, and what is remembered of the rest."""
 
+import json
 import math
 
 import contracts
@@ -109,17 +110,32 @@ def test_an_update_that_diverged_is_encoded_without_a_word(bad, bits):
     assert torch.isfinite(there_and_back(made(f"share=0.1,bits={bits}"), values)).all()
 
 
+def opened(arrays):
+    """{name: bytes} of a message's parts."""
+    _, sizes = json.loads(arrays["form"].tobytes())
+    assert sum(sizes) == len(arrays["parts"])
+    return dict(zip(("positions", "levels", "scales", "signs", "codes"), sizes))
+
+
+def resized(arrays, part, more):
+    """The message whose form tells another size of one part, and of the last one so that the sum is right."""
+    form, sizes = json.loads(arrays["form"].tobytes())
+    sizes[part] += more
+    sizes[-1] -= more
+    return arrays | {"form": np.frombuffer(json.dumps([form, sizes]).encode(), np.uint8)}
+
+
 def test_damaged_messages_are_refused():
-    codec = made("share=0.1,chunk=50")
-    arrays = codec.encode(normal(500))
-    cut = {name: array[:-1] for name, array in arrays.items()}
-    for name in ("form", "positions", "signs", "levels", "codes", "scales"):
-        with pytest.raises(WireError):
-            codec.decode(arrays | {name: cut[name]}, 500)
-    whole = made("share=0.1,chunk=50,bits=32")
-    arrays = whole.encode(normal(500))
-    with pytest.raises(WireError, match="50 positions, but 49 values"):
-        whole.decode(arrays | {"values": arrays["values"][:-1]}, 500)
+    for bits in (2, 32):
+        codec = made(f"share=0.1,chunk=50,bits={bits}")
+        arrays = codec.encode(normal(500))
+        cut = [arrays | {name: array[:-1]} for name, array in arrays.items()]
+        cut += [arrays | {"form": np.frombuffer(text, np.uint8)} for text in (b"3", b"[]", b'[{},["a"]]', b"[{},[]]")]
+        for part in range(len(opened(arrays)) - 1):
+            cut += [resized(arrays, part, more) for more in (-1, 1, -10**6)]
+        for damaged in cut:
+            with pytest.raises(WireError):
+                codec.decode(damaged, 500)
 
 
 @pytest.mark.parametrize("options, message", [
@@ -142,10 +158,10 @@ def test_a_message_costs_its_entropy(share):
     """Positions drawn at random, a sign and at most a bit for its level a value, and a byte a chunk."""
     n = 1 << 21
     arrays = made(f"share={share}").encode(normal(n))
-    bits = {name: 8 * array.nbytes / n for name, array in arrays.items()}
+    bits = {name: 8 * size / n for name, size in opened(arrays).items()}
     assert entropy(share) * .97 < bits["positions"] < entropy(share) * 1.02
     assert bits["signs"] == share and bits["codes"] <= share and bits["scales"] < 8 / 4096
-    assert sum(bits.values()) < entropy(share) * 1.02 + 2 * share + .001
+    assert 8 * num_bytes(arrays) / n < entropy(share) * 1.02 + 2 * share + .001
 
 
 def test_the_papers_setting_takes_under_150_thousandths_of_a_bit():

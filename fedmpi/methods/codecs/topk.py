@@ -7,16 +7,17 @@ A chunk is ``chunk`` neighbours among the trained kept values of the message, so
 coded within the mask. k is ``share`` of its length, to the nearest number, at least 1. Of equal
 magnitudes the first are sent. Zeros are not sent, -0.0 is one of them.
 
-A message holds
+A message is two arrays. ``form`` is JSON: the form of the positions, and the sizes in bytes of the
+``parts``, which lie one behind the other:
 
     positions   of the sent values, by ``fedmpi.wire.positions``: within 2 % of their entropy
-    levels      the largest scale, then the levels a sign: float32
+    levels      the largest scale, then the levels of a sign: float32
     scales      a byte a chunk: its mean sent magnitude, in eighths of an octave below the largest
     signs       a bit a sent value
     codes       the number of its level: bits - 1 bits a sent value, squeezed
 
 Levels count in their chunk's scale. They are Lloyd's for this message: each is the mean of the
-values next to it. With ``bits=32`` values are sent as they are instead of the last four.
+values next to it. With ``bits=32`` the values themselves, float32, stand for the last four parts.
 
 At the share .0156 and 2 bits that is about .147 bits a weight: positions .117, signs .0156, codes
 .012, scales .002. A fixed position of 12 bits instead would cost .219.
@@ -73,19 +74,22 @@ def topk(share: float = 0.0156, chunk: int = 4096, bits: int = 2, feedback: floa
         index = largest(values, share, chunk)
         form, code = positions.encode(positions.mask_of(index, len(values)))
         chosen = _finite(values[index])
-        if bits == WHOLE:
-            arrays = {"values": chosen}
-        else:
-            arrays = quantised(chosen, index // chunk, -(-len(values) // chunk), bits)
-        form = json.dumps(form, separators=(",", ":")).encode()
-        return {"form": np.frombuffer(form, np.uint8), "positions": code} | arrays
+        parts = [code, chosen.view(np.uint8)]
+        if bits != WHOLE:
+            num_chunks = -(-len(values) // chunk)
+            parts = [code, *quantised(chosen, index // chunk, num_chunks, bits)]
+        sizes = [len(part) for part in parts]
+        header = json.dumps([form, sizes], separators=(",", ":")).encode()
+        return {"form": np.frombuffer(header, np.uint8), "parts": np.concatenate(parts)}
 
     def decode(arrays, K):
-        index = index_of(_mask(arrays, K))
+        mask, parts = _opened(arrays, K)
+        index = index_of(mask)
         if bits == WHOLE:
-            chosen = arrays["values"]
+            chosen = b"".join(parts)
+            chosen = np.frombuffer(chosen, np.float32, len(chosen) // 4)
         else:
-            chosen = restored(arrays, index // chunk, -(-K // chunk), bits)
+            chosen = restored(parts, index // chunk, -(-K // chunk), bits)
         if len(chosen) != len(index):
             raise WireError(f"{len(index)} positions, but {len(chosen)} values")
         values = np.zeros(K, np.float32)
@@ -93,7 +97,8 @@ def topk(share: float = 0.0156, chunk: int = 4096, bits: int = 2, feedback: floa
         return torch.from_numpy(values)
 
     def sent(arrays, K):
-        return torch.from_numpy(_mask(arrays, K))
+        mask, _ = _opened(arrays, K)
+        return torch.from_numpy(mask)
 
     def refuses(facts):
         if average == "senders" and not facts.linear:
@@ -129,13 +134,22 @@ def _check(share, chunk, bits, feedback):
         raise ValueError(f"feedback must be in [0, 1], the decay of the memory, got {feedback}")
 
 
-def _mask(arrays, K):
-    """bool (K,): the positions that a message holds. WireError for a damaged one."""
+def _opened(arrays, K):
+    """``(mask (K,) bool, parts)``: the positions that a message holds, and the parts behind them.
+
+    WireError for a damaged message.
+    """
+    content = arrays["parts"]
     try:
-        form = json.loads(arrays["form"].tobytes())
-    except ValueError as error:
-        raise WireError(f"damaged form of positions: {error}") from error
-    return positions.decode(form, arrays["positions"], K)
+        form, sizes = json.loads(arrays["form"].tobytes())
+        ends = np.cumsum(sizes, dtype=np.int64)
+        is_sound = min(sizes) >= 0 and ends[-1] == len(content)
+    except (ValueError, TypeError) as error:
+        raise WireError(f"damaged form of a top-k message: {error}") from error
+    if not is_sound:
+        raise WireError(f"parts of {sizes} bytes in {len(content)}")
+    code, *parts = np.split(content, ends[:-1])
+    return positions.decode(form, code, K), parts
 
 
 def _finite(values):
@@ -226,7 +240,7 @@ def _first(of_chunk, sizes, counts, most):
 
 
 def quantised(values, of_chunk, num_chunks, bits):
-    """The arrays of ``values (n,)``, ``of_chunk (n,)`` each, in so many ``bits``."""
+    """The parts of ``values (n,)``, ``of_chunk (n,)`` each, in so many ``bits``: uint8 arrays."""
     magnitudes = np.abs(values)
     top, scales = _scales(magnitudes, of_chunk, num_chunks)
     units = _scale_of_byte(top)[scales][of_chunk]
@@ -236,26 +250,25 @@ def quantised(values, of_chunk, num_chunks, bits):
     levels = lloyd(in_units, 1 << (bits - 1))
     edges = _edges(levels)
     codes = np.searchsorted(edges, in_units).astype(np.uint8)
-    return {
-        "levels": np.concatenate([[top], levels]).astype(np.float32),
-        "scales": squeeze(scales),
-        "signs": np.packbits(values < 0),
-        "codes": squeeze(_planes(codes, bits - 1)),
-    }
+    top_and_levels = np.concatenate([[top], levels]).astype(np.float32)
+    signs = np.packbits(values < 0)
+    planes = _planes(codes, bits - 1)
+    return [top_and_levels.view(np.uint8), squeeze(scales), signs, squeeze(planes)]
 
 
-def restored(arrays, of_chunk, num_chunks, bits):
+def restored(parts, of_chunk, num_chunks, bits):
     """float32 (n,): the values that ``quantised`` wrote. WireError if they are not as many."""
     n = len(of_chunk)
-    top, *levels = arrays["levels"].astype(np.float64)
     num_levels = 1 << (bits - 1)
-    signs = arrays["signs"]
-    if len(levels) != num_levels or len(signs) != -(-n // 8):
-        raise WireError(f"{n} values with {8 * len(signs)} signs and {len(levels)} levels, "
-                        f"expected {num_levels}")
-    codes = _from_planes(arrays["codes"], n, bits - 1)
-    scales = expand(arrays["scales"], num_chunks)
-    units = _scale_of_byte(top)[scales]
+    sizes = [len(part) for part in parts]
+    expected = [4 * (1 + num_levels), -(-n // 8)]
+    if len(parts) != 4 or sizes[::2] != expected:
+        raise WireError(f"{n} values in parts of {sizes} bytes, expected {expected} for the levels "
+                        "and signs")
+    levels, scales, signs, codes = parts
+    top, *levels = np.frombuffer(levels.tobytes(), np.float32).astype(np.float64)
+    codes = _from_planes(codes, n, bits - 1)
+    units = _scale_of_byte(top)[expand(scales, num_chunks)]
     magnitudes = np.array(levels)[codes] * units[of_chunk]
     is_negative = np.unpackbits(signs, count=n).view(bool)
     values = np.where(is_negative, -magnitudes, magnitudes)
