@@ -112,6 +112,8 @@ class Facts(NamedTuple):
     server_update: bool = False   # the strategy asks for an update of the server's own samples
     needs_previous: bool = False  # some client's answer follows from the previous round's model
     own_masks: bool = False       # clients train masks of their own
+    # Clients train masks of their own in one round, too: the pruner gives or moves them.
+    pruned_apart: bool = False
     scored: bool = True           # weights in the merge follow from scores
     even: bool = False            # all clients weigh the same in the merge
     touched: int = 1              # clients that this part changes: of features and faults
@@ -122,8 +124,13 @@ class Facts(NamedTuple):
     coded: bool = False           # the codec changes values
     own_tests: bool = False       # clients have test parts of their own
     sends: bool = False           # the strategy sends more than the model
-    stateful: bool = True         # the optimiser has a state
     linear: bool = True           # the merge is a weighted mean
+    linear_steps: bool = True     # the optimiser says how far its steps go, see Optimiser.travelled
+    optimiser_state: tuple = ()   # names of the tensors of the optimiser's state
+    clipped: bool = False         # the user gave --clip-norm: gradients may be shortened
+    same_steps: bool = False      # all clients take as many steps in a round
+    headline: str = "accuracy"    # the task's metric by which models are compared
+    usual_loss: bool = True       # the loss is that of --task classification
 
 
 def nothing(facts):
@@ -151,6 +158,24 @@ def leaves_nobody_out(facts):
         yield (
             f"no effect: all {facts.clients} clients take part in every round; give a --cohort "
             "below that"
+        )
+
+
+def wants_linear_steps(facts):
+    """``refuses`` of strategies that divide by ``Trained.travelled``."""
+    if not facts.linear_steps:
+        yield (
+            "it divides by how far clients went, and the steps of "
+            f"{facts.named['optimiser']} have no such length; take --optimiser sgd"
+        )
+
+
+def own_loss(facts):
+    """``notes`` of strategies whose clients train by the strategy's loss instead of the task's."""
+    if not facts.usual_loss:
+        yield (
+            f"clients train by a loss of its own: that of {facts.named['task']} counts in "
+            "tests alone"
         )
 
 
@@ -197,6 +222,10 @@ class Objective(NamedTuple):
     targets) -> (summed loss () float64, {metric: sum})`` gives the sums over the samples, if there
     is a faster way to them than one value a sample. ``classes``: a target is one class a sample,
     as some parts need.
+
+    ``outputs(targets (N, ...), classes) -> int`` is the number of a model's outputs for the targets
+    of all training samples: more than one for a mean and a variance, say. None: one for each class,
+    label or value.
     """
 
     loss: Callable
@@ -208,6 +237,7 @@ class Objective(NamedTuple):
     worst: float = 100.0
     totals: Callable | None = None
     classes: bool = False
+    outputs: Callable | None = None
 
 
 class Optimiser(NamedTuple):
@@ -336,7 +366,7 @@ class Probe(NamedTuple):
     dense: int = 0
 
 
-@renamed(live="trainable", given="message")
+@renamed(live="trainable", given="message", schedule="now")
 class Task(NamedTuple):
     """One client's local training. ``x`` is trained in place; off the mask it stays zero."""
 
@@ -353,7 +383,7 @@ class Task(NamedTuple):
     batch_size: int
     lr: float
     gen: Any                      # numpy generator of (TRAIN, round, client)
-    schedule: Round
+    now: Round
     probe: Probe = Probe()
     # The context of forward passes, see ``compute.sgd.casting``.
     casting: Callable = contextlib.nullcontext
@@ -575,14 +605,14 @@ class Strategy(NamedTuple):
 class Pruner(NamedTuple):
     """The choice of kept weights.
 
-    ``init(layout, x, schedule, gen) -> (state, mask)`` with ``schedule.t == 0``.
-    ``evolve(state, mask, x, replies, schedule, gen) -> (state, mask)`` follows each merge, with
+    ``init(layout, x, now, gen) -> (state, mask)`` with ``now``, a Round, at ``now.t == 0``.
+    ``evolve(state, mask, x, replies, now, gen) -> (state, mask)`` follows each merge, with
     the same mask object if nothing changes; a pruner returns ``(state, mask, x)`` to rewind weights
     to earlier values. ``probe(task) -> Probe`` runs on clients, or is None.
 
     The server zeroes pruned weights. If the pruner ``keeps_pruned_values`` it leaves their last
-    values, which are not sent. ``exact``: the number of kept weights never changes, as the server asserts.
-    ``moves``: clients change their masks while they train, so updates do not add up.
+    values, which are not sent. ``exact``: the number of kept weights never changes, as the server
+    asserts. ``moves``: clients change their masks while they train, so updates do not add up.
 
     ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every
     client a mask of its own to train. The global model is then cut to ``nominal(state, mask,
@@ -623,12 +653,13 @@ class Replies(NamedTuple):
     sizes: torch.Tensor           # (N,) float64 samples
 
 
+@renamed(schedule="now")
 class Cohort(NamedTuple):
     """The clients of a round, as estimators of contributions see them."""
 
     clients: torch.Tensor         # (C,) int64
     updates: Updates
-    schedule: Round
+    now: Round
     shares: torch.Tensor          # (C,) float64 summing to 1: weights before this round's scores
     x: torch.Tensor               # (P,) the model that they received, 0 off the support
     layout: Layout
@@ -779,7 +810,8 @@ class Coding(NamedTuple):
 class Codec(NamedTuple):
     """Values on the wire: ``encode(values (K,) float32) -> dict of numpy arrays``, and back.
 
-    ``decode(arrays, K) -> (K,)``. ``bound(values) -> (K,)`` is the largest error of each value
+    The values of an update are finite: in place of one that has diverged, and will not be merged,
+    zeros are encoded. ``decode(arrays, K) -> (K,)``. ``bound(values) -> (K,)`` is the largest error of each value
     after a round trip. A codec for updates only names in ``down`` the codec for models.
 
     * ``exact``: decoding gives back the very values, and their number alone decides the size.
@@ -850,8 +882,8 @@ class Fault(NamedTuple):
 
     ``local(task, train, previous) -> Trained`` replaces the strategy's local training, ``train()
     -> Trained``: it changes ``task.x (P,)`` in place, on trainable weights only. Its chance comes
-    from ``task.gen`` alone. If it ``needs_previous_model``, ``previous (P,)`` is the model published
-    in the round before, None in the first round; otherwise it is None.
+    from ``task.gen`` alone. If it ``needs_previous_model``, ``previous (P,)`` is the model of the
+    round before, None in the first round; otherwise it is None.
     """
 
     who: Callable

@@ -74,10 +74,10 @@ def test_impossible_options_are_refused(options, message):
 
 
 def test_a_state_that_does_not_exist_is_told():
-    facts = Facts(None, {"optimiser": "--optimiser sgd"}, user_options=frozenset(["inner"]), stateful=False)
+    facts = Facts(None, {"optimiser": "--optimiser sgd"}, user_options=frozenset(["inner"]))
     assert list(diloco(inner="keep").notes(facts)) == [
         "inner=keep has no effect: --optimiser sgd has no state to keep"]
-    assert not list(diloco(inner="keep").notes(facts._replace(stateful=True))) and not list(diloco().notes(
+    assert not list(diloco(inner="keep").notes(facts._replace(optimiser_state=("mean",)))) and not list(diloco().notes(
         facts._replace(user_options=frozenset())))
 
 

@@ -59,7 +59,7 @@ def diloco(outer: Literal["sgd", "heavy", "nesterov", "adam"] = "nesterov", serv
         return stepped(rule, state, x, updates, mean(updates, weights))
 
     def notes(facts):
-        keeps_nothing = inner == "keep" and not facts.stateful
+        keeps_nothing = inner == "keep" and not facts.optimiser_state
         if "inner" in facts.user_options and keeps_nothing:
             yield f"inner=keep has no effect: {facts.named['optimiser']} has no state to keep"
 
