@@ -105,6 +105,16 @@ DATASETS = {
     "svhn": "fedmpi.methods.datasets.svhn:svhn",
     "hdf5": "fedmpi.methods.datasets.hdf5:hdf5",
     "synthetic": "fedmpi.methods.datasets.synthetic:synthetic",
+    "text": "fedmpi.methods.datasets.text:text",
+    "shakespeare": "fedmpi.methods.datasets.shakespeare:shakespeare",
+    "tokens": "fedmpi.methods.datasets.token_file:tokens",
+    "markov": "fedmpi.methods.datasets.markov:markov",
+    "leaf-femnist": "fedmpi.methods.datasets.leaf:leaf_femnist",
+    "leaf-shakespeare": "fedmpi.methods.datasets.leaf:leaf_shakespeare",
+    "tff-emnist": "fedmpi.methods.datasets.tff:tff_emnist",
+    "tff-cifar100": "fedmpi.methods.datasets.tff:tff_cifar100",
+    "tff-shakespeare": "fedmpi.methods.datasets.tff:tff_shakespeare",
+    "parquet": "fedmpi.methods.datasets.parquet:parquet",
 }
 # --partition: the samples of each client.
 PARTITIONS = {
@@ -155,6 +165,9 @@ MODELS = {
     "mnistnet": "fedmpi.methods.models.mnistnet:mnistnet",
     "cifar10net": "fedmpi.methods.models.cifar10net:cifar10net",
     "pfl-cnn": "fedmpi.methods.models.pfl_cnn:pfl_cnn",
+    "vit": "fedmpi.methods.models.vit:vit",
+    "gpt": "fedmpi.methods.models.gpt:gpt",
+    "gpt2": "fedmpi.methods.models.gpt2:gpt2",
     "torchvision": "fedmpi.methods.models.zoo:torchvision",
 }
 # --task: the loss and the metrics.
@@ -162,6 +175,7 @@ TASKS = {
     "classification": "fedmpi.methods.tasks.classification:classification",
     "regression": "fedmpi.methods.tasks.regression:regression",
     "multi-label": "fedmpi.methods.tasks.multi_label:multi_label",
+    "lm": "fedmpi.methods.tasks.lm:lm",
 }
 # --devices: speeds, links and availability in virtual time.
 DEVICES = {

@@ -269,6 +269,7 @@ def _worker(network):
         optimiser=None,
         rates=None,
         clip_norm=0.0,
+        accumulate=1,
         steps=0,
         augment=None)
 
@@ -289,6 +290,7 @@ def _worker(network):
         "options": OPTIONS,
         "shape": [],
         "classes": 0,
+        "window": 0,
         "outputs": 0,
         "last_sent_mask": known,
         "sums_on_workers": False,

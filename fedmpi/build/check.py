@@ -33,6 +33,7 @@ def check(setup):
             raise UserError(f"{option}: {line}")
     if parts.strategy.fits is not None:
         _check_strategy_fits(options, parts.strategy, data, network)
+    _check_accumulate(options, network)
     if network.batch_norm:
         _check_batches(options, data)
     if options["together"] > 1:
@@ -72,6 +73,23 @@ def _check_validation(parts, data):
             raise UserError(f"{label} needs validation samples; give --validation 0.1, say")
 
 
+def _check_accumulate(options, network):
+    """UserError if batches cannot be cut in so many parts."""
+    count = options["accumulate"]
+    if count > options["batch_size"]:
+        raise UserError(f"--accumulate {count}: a batch of {options['batch_size']} samples has at "
+                        "most so many parts; take fewer, or a larger --batch-size")
+    if count == 1:
+        return
+    if network.batch_norm:
+        raise UserError(f"--accumulate {count}: batch normalisation would see a part of each batch "
+                        "alone, which is another training; take a smaller --batch-size, or a model "
+                        "without")
+    if options["server_model"]:
+        raise UserError(f"--accumulate {count} has no effect on the network of --server-model; "
+                        "leave it out")
+
+
 def _check_batches(options, data):
     """UserError if batch norm would get a batch of one sample: it has no variance."""
     smallest, kept = int(data.sizes.min()), len(data.server)
@@ -109,6 +127,10 @@ def apart(options, parts, data, network):
         return "only one is at work at a time"
     if parts.pruner.units is not None or kinds.several(options):
         return "they train networks of several kinds"
+    if options["accumulate"] > 1:
+        return "--accumulate cuts their batches in parts"
+    if data.dataset.stream is not None:
+        return "their samples are windows of a stream of tokens"
     two = sample(data, 2)
     why = refusal(network.model, network.layout, two)
     if not why:

@@ -162,6 +162,7 @@ def _tasks(options, parts, data, device):
             optimiser=parts.optimiser,
             rates=parts.schedule,
             clip_norm=options["clip_norm"],
+            accumulate=options["accumulate"],
             augment=augment,
             objective=parts.task)
 

@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedmpi.build import held_out, server_data
+from fedmpi.build import held_out, server_data, stretches
 from fedmpi.build.held_out import HeldOut
 from fedmpi.build.natural import kept_clients
 from fedmpi.core.errors import UserError
 from fedmpi.core.rng import Purpose, stream
-from fedmpi.methods.datasets.dataset import Dataset, as_they_are, digest, num_outputs, taken_as_ids
+from fedmpi.methods.datasets.dataset import (Dataset, as_they_are, digest, num_outputs,
+                                             sample_shape, taken_as_ids)
 from fedmpi.methods.noise.corrupt import apply
 from fedmpi.methods.partition.natural import Natural
 from fedmpi.plugins import fit
@@ -56,7 +57,7 @@ class Federation(NamedTuple):
 
     @property
     def shape(self):
-        return self.dataset.x_train.shape[1:]
+        return sample_shape(self.dataset)
 
 
 def federation(options, parts, network=None):
@@ -66,13 +67,12 @@ def federation(options, parts, network=None):
     them up.
     """
     dataset = _as_model_takes(parts.dataset, network)
-    owner, names = _natural(options, parts.partition, dataset)
-    validation, pool = _split(options, dataset, parts.partition, owner)
-    server, pool = _of_server(options, dataset, parts.partition, owner, pool, len(validation))
-    shards = _dealt(options, parts.partition, dataset, owner, pool)
-    shards, tests = held_out.parted(shards, options["client_test"], options["seed"])
+    deal = _dealt if dataset.stream is None else stretches.dealt
+    validation, server, shards, tests, names = deal(options, parts.partition, dataset)
     faulty = _faulty(options, parts.faults)
     shards, source = _copied(options, parts.faults, faulty, shards)
+    if dataset.stream is not None:
+        stretches.check_faults(options, parts.faults, shards, dataset.stream.window)
     labels, noise = _labels(options, parts, dataset, shards, source, faulty)
     skew = _levels(options, parts.features, len(shards))
     tests = held_out.held_out(tests, skew, options["client_test"])
@@ -129,6 +129,16 @@ def _as_model_takes(dataset, network):
 # ---------------------------------------------------------------- samples of server and clients
 
 
+def _dealt(options, partition, dataset):
+    """A ``stretches.Dealt`` of samples that are each by itself: indices into x_train."""
+    owner, names = _natural(options, partition, dataset)
+    validation, pool = _split(options, dataset, partition, owner)
+    server, pool = _of_server(options, dataset, partition, owner, pool, len(validation))
+    shards = _shards(options, partition, dataset, owner, pool)
+    shards, tests = held_out.parted(shards, options["client_test"], options["seed"])
+    return stretches.Dealt(validation, server, shards, tests, names)
+
+
 def _natural(options, partition, dataset):
     """``(owner (N,), names)`` of natural clients; ``(None, ())`` for any other partition.
 
@@ -183,7 +193,7 @@ def _taken(options, dataset, owner):
     return order[: wanted or None]
 
 
-def _dealt(options, partition, dataset, owner, pool):
+def _shards(options, partition, dataset, owner, pool):
     """Index arrays into x_train, one a client, of the samples of ``pool``."""
     deal, groups = partition, dataset.y_train
     # Natural clients are dealt by owner, as others are by class.

@@ -99,9 +99,10 @@ def _period(options, fed_data, trained):
 
     It follows from numbers of samples, hence it is the same on every machine.
     """
-    trained_samples = fed_data.sizes.mean() * trained * options["local_epochs"]
-    # With --local-steps the number of epochs is 0.
-    trained_samples = max(trained_samples, 1)
+    of_client = fed_data.sizes.mean() * options["local_epochs"]
+    # One of the two is 0.
+    of_client += options["local_steps"] * options["batch_size"]
+    trained_samples = of_client * trained
     affordable = MOST * PASSES * trained_samples
     tested_samples = fed_data.held_out.sizes.sum()
     rounds = tested_samples / affordable

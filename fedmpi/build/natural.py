@@ -12,6 +12,7 @@ from fedmpi.catalog import DATASETS, PARTITIONS
 from fedmpi.plugins.spec import make, parse
 from fedmpi.core.errors import UserError
 from fedmpi.build.options import DEFAULTS
+from fedmpi.methods.datasets.stream import owners
 from fedmpi.methods.partition.natural import Natural
 
 
@@ -58,6 +59,13 @@ def kept_clients(options, partition, client, client_names):
         return partition.chosen(client, len(client_names))
     except ValueError as error:
         raise UserError(f"--partition {options['partition']}: {error}") from error
+
+
+def client_of(dataset):
+    """(N,) int64: the natural client of each sample, or of each window; None for none."""
+    if dataset.stream is not None:
+        return owners(dataset)
+    return dataset.client
 
 
 def settled_by_file(options):

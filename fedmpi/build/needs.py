@@ -10,10 +10,10 @@ from fedmpi.build.parts import network_of, of_data
 from fedmpi.build.network import network
 from fedmpi.build.server import block
 from fedmpi.build.setup import dealt_out
-from fedmpi.compute.evaluate import EVALUATED
+from fedmpi.compute.evaluate import evaluated
 from fedmpi.compute.forward import IMAGES
 from fedmpi.core.errors import UserError
-from fedmpi.methods.datasets.dataset import model_dtype
+from fedmpi.methods.datasets.dataset import model_dtype, num_test
 from fedmpi.server import client_states
 from fedmpi.transport import place
 
@@ -42,7 +42,7 @@ def host_need(setup, ranks, first):
     return footprint.host_need(
         network.layout.P,
         network.output_bytes,
-        batch_size=setup.options["batch_size"],
+        batch_size=_at_once(setup.options),
         cohort=run.cohort,
         data_bytes=setup.data.dataset.x_train.nbytes,
         ranks=ranks,
@@ -75,13 +75,14 @@ def gpu_needs(options, data, network):
     """``(worker, server)``: the ``Need`` of each on a GPU."""
     P, layers = network.layout.P, network.output_bytes
     values = int(np.prod(data.shape))
-    sample_bytes = model_dtype(data.dataset).itemsize * values
-    on_server = len(data.dataset.y_test) + 2 * len(data.validation)
+    dtype = model_dtype(data.dataset)
+    sample_bytes = dtype.itemsize * values
+    on_server = num_test(data.dataset) + 2 * len(data.validation)
     cohort = options["cohort"] or options["clients"]
     worker = footprint.worker_need(
         P,
         layers,
-        batch_size=options["batch_size"],
+        batch_size=_at_once(options),
         block=block(P),
         images=IMAGES,
         samples_bytes=int(data.sizes.max()) * sample_bytes,
@@ -90,8 +91,13 @@ def gpu_needs(options, data, network):
         P,
         layers,
         samples_bytes=on_server * sample_bytes,
-        batch_size=EVALUATED)
+        batch_size=evaluated(data.shape, dtype))
     return worker, server
+
+
+def _at_once(options):
+    """The number of samples that go through a client's network at once."""
+    return -(-options["batch_size"] // options["accumulate"])
 
 
 def _shares(options, places):

@@ -13,7 +13,8 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.flops import costs, outputs
 from fedmpi.core.layout import Layout, bind
 from fedmpi.core.tensors import fixed, mode, moving_buffers, normalises_batches
-from fedmpi.methods.datasets.dataset import inputs, inputs_text, laid, model_dtype
+from fedmpi.methods.datasets.dataset import (inputs, inputs_text, laid, model_dtype, num_test,
+                                             of_test)
 from fedmpi.plugins import fit
 
 
@@ -69,15 +70,19 @@ def sample(data, count=1):
     """The first ``count`` test samples (count, ...) as models get them; all of them again if there
     are fewer."""
     dataset = data.dataset
-    rows = np.arange(count) % len(dataset.x_test)
-    raw = torch.from_numpy(dataset.x_test[rows])
-    return laid(inputs(raw, dataset.mean, dataset.std))
+    raw, _ = of_test(dataset, _first_rows(dataset, count))
+    return laid(inputs(torch.from_numpy(raw), dataset.mean, dataset.std))
 
 
 def targets(data, count=1):
     """The targets of ``sample``."""
-    y = data.dataset.y_test
-    return torch.from_numpy(y[np.arange(count) % len(y)])
+    dataset = data.dataset
+    _, y = of_test(dataset, _first_rows(dataset, count))
+    return torch.from_numpy(y)
+
+
+def _first_rows(dataset, count):
+    return np.arange(count) % num_test(dataset)
 
 
 def bound(options, data, model):

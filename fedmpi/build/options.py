@@ -45,6 +45,7 @@ DEFAULTS = PARTS | {name: [] for name in SEVERAL} | {
     "batch_size": 10,
     "lr": 0.1,
     "clip_norm": 0.0,
+    "accumulate": 1,
     "precision": "float32",
     "seed": 0,
     # Errors, devices, files.

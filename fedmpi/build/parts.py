@@ -90,9 +90,10 @@ def of_data(options, dataset=None):
     if dataset is None:
         dataset = make(DATASETS, options["dataset"], options["data_dir"])
     has_classes = dataset.classes > 0
-    options = options | {"partition": natural.partition_of(options, dataset.client, has_classes)}
+    client = natural.client_of(dataset)
+    options = options | {"partition": natural.partition_of(options, client, has_classes)}
     partition = _made("partition", options)
-    options = natural.with_clients(options, partition, dataset.client, dataset.client_names)
+    options = natural.with_clients(options, partition, client, dataset.client_names)
     return options, Parts(
         dataset=dataset,
         partition=partition,

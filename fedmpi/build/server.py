@@ -9,11 +9,11 @@ from fedmpi.build import held_out, kinds, server_data, smaller
 from fedmpi.build.network import sample
 from fedmpi.client.train import inner_fields
 from fedmpi.compute.derivatives import derivatives
-from fedmpi.compute.evaluate import evaluator
+from fedmpi.compute.evaluate import evaluator, with_derived
 from fedmpi.compute.forward import MODELS
 from fedmpi.compute.sgd import length
 from fedmpi.methods.codecs.values import fitted
-from fedmpi.methods.datasets.dataset import inputs, laid
+from fedmpi.methods.datasets.dataset import inputs, laid, of_test, of_training
 from fedmpi.server.run_parts import RunParts
 
 # Values of all coalition models of one job: 64 MiB of float32.
@@ -129,10 +129,11 @@ def lengths(options, data, normalises=False):
     """
     batch_size = options["batch_size"]
     epochs, steps = options["local_epochs"], options["local_steps"]
+    drawn = data.dataset.stream is not None
     # Many clients have the same number of samples.
     of_size = {}
     for n in np.unique(data.sizes).tolist():
-        of_size[n] = length(n, batch_size, epochs, steps, normalises)
+        of_size[n] = length(n, batch_size, epochs, steps, normalises, drawn)
     of_clients = [of_size[n] for n in data.sizes.tolist()]
     return np.array(of_clients).T
 
@@ -152,12 +153,15 @@ def evaluators(data, model, layout, x, device, objective, several=None):
         of_networks = [evaluator(network, x, *samples, objective) for network in model.of_clients]
         return kinds.evaluator(of_networks, several)
 
-    test_samples = on_device(dataset.x_test, dataset.y_test)
-    test = evaluator_on(test_samples)
+    training_bytes, test_bytes = (1.0, 1.0)
+    if dataset.stream is not None:
+        training_bytes, test_bytes = dataset.stream.token_bytes
+    test_samples = on_device(*of_test(dataset))
+    test = with_derived(objective, test_bytes, evaluator_on(test_samples))
     if not len(kept):
         return test, None, None
-    own_samples = on_device(dataset.x_train[kept], dataset.y_train[kept])
-    validate = evaluator_on(own_samples)
+    own_samples = on_device(*of_training(dataset, kept))
+    validate = with_derived(objective, training_bytes, evaluator_on(own_samples))
     # Derivatives of several networks are not implemented.
     if several is not None:
         return test, validate, None

@@ -7,7 +7,7 @@ from fedmpi.build.federation import Federation, federation
 from fedmpi.build.network import Network, network
 from fedmpi.build.parts import Parts
 from fedmpi.build.server import server_parts
-from fedmpi.methods.datasets.dataset import num_outputs
+from fedmpi.methods.datasets.dataset import num_outputs, sample_shape
 from fedmpi.server.run_parts import RunParts
 from fedmpi.wire import positions
 
@@ -43,7 +43,8 @@ def set_up(options, device, dataset=None):
 def dealt_out(options, parts):
     """``(Federation, model)``: the data for this model, and the new model."""
     dataset = parts.dataset
-    shape, outputs = dataset.x_train.shape[1:], num_outputs(dataset, parts.task)
+    shape = sample_shape(dataset)
+    outputs = num_outputs(dataset, parts.task)
     model = parts.network(shape, outputs)
     data = federation(options, parts, model)
     return data, model
@@ -62,6 +63,7 @@ def message(setup, state):
         "kind": "setup",
         "shape": list(data.shape),
         "classes": dataset.classes,
+        "window": dataset.stream.window if dataset.stream else 0,
         "outputs": data.outputs,
         "mean": list(dataset.mean),
         "std": list(dataset.std),

@@ -32,5 +32,6 @@ def worker_parts(options, shape, outputs, parts=None):
         optimiser=parts.optimiser,
         rates=parts.schedule,
         clip_norm=options["clip_norm"],
+        accumulate=options["accumulate"],
         steps=options["local_steps"],
         augment=joined(parts.augmentations))

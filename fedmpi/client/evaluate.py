@@ -6,8 +6,9 @@ import torch
 from fedmpi.client import samples as shards
 from fedmpi.compute.coalitions import coalition_models
 
-# Samples in one pass of a model. Another number would give other bits.
+# Samples in one pass of a model, and tokens. Another number would give other bits.
 CHUNK = 500
+TOKENS = 1 << 14
 
 
 def evaluated(parts, home, samples, cohort, many, job):
@@ -92,14 +93,22 @@ def _summed(samples, many, models, on, start, stop):
     loss = torch.zeros(len(models), dtype=torch.float64)
     headline = 0
     shard = shards.of_server(samples, on)
-    for first in range(start, stop, CHUNK):
-        end = min(first + CHUNK, stop)
+    size = _at_once(samples)
+    for first in range(start, stop, size):
+        end = min(first + size, stop)
         rows = slice(first, end)
         x, labels, _ = shards.raw(samples, shard, rows)
         losses, headlines = many(models, x, labels)
         loss += losses.cpu()
         headline = headline + headlines.cpu()
     return loss, headline
+
+
+def _at_once(samples):
+    """The number of samples in one pass of a model: fewer of long windows."""
+    if not samples.window:
+        return CHUNK
+    return max(1, min(CHUNK, TOKENS // samples.window))
 
 
 def mean_loss(objective, home, samples, client, vector):
@@ -112,8 +121,9 @@ def mean_loss(objective, home, samples, client, vector):
     home.model.eval()
     total = 0.0
     with torch.no_grad():
-        for start in range(0, len(labels), CHUNK):
-            rows = slice(start, start + CHUNK)
+        size = _at_once(samples)
+        for start in range(0, len(labels), size):
+            rows = slice(start, start + size)
             outputs = home.model(x[rows])
             loss = objective.loss(outputs, labels[rows], reduction="sum")
             total += float(loss)

@@ -12,6 +12,7 @@ from fedmpi.client.received import placed
 from fedmpi.client.train import seed, task_of
 from fedmpi.compute.derivatives import summed_gradient
 from fedmpi.compute.sgd import train
+from fedmpi.core.logits import Logits
 from fedmpi.core.rng import Purpose, stream, torch_seed
 from fedmpi.core.support import gathered
 from fedmpi.methods.datasets.dataset import laid
@@ -55,7 +56,10 @@ def _outputs(worker, job, arrays):
             model(inputs)
     finally:
         hook.remove()
-    outputs = results[-1].float().cpu()
+    outputs = results[-1]
+    if isinstance(outputs, Logits):
+        outputs = outputs.whole()
+    outputs = outputs.float().cpu()
     return {"outputs": outputs.numpy()}
 
 

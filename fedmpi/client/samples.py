@@ -2,11 +2,13 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from fedmpi.compute.staging import resident
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.methods.datasets.dataset import inputs, laid
+from fedmpi.methods.datasets.stream import windows
 
 # The server's shards, in their order; they come after the clients'.
 SERVER = ("validation", "server")
@@ -30,6 +32,8 @@ class Samples(NamedTuple):
     faults: tuple                 # of fedmpi.core.parts.Fault
     seed: int
     classes: int
+    # Tokens of a sample that is a window of a stream; 0: samples are rows of x_train.
+    window: int = 0
 
     @property
     def N(self):
@@ -48,7 +52,8 @@ def samples(data, meta, parts, device):
         features=parts.features,
         faults=parts.faults,
         seed=parts.seed,
-        classes=meta["classes"])
+        classes=meta["classes"],
+        window=meta["window"])
 
 
 def of_server(samples, on):
@@ -68,6 +73,8 @@ def raw(samples, shard, rows=slice(None)):
     start, stop = data["offsets"][shard: shard + 2]
     index = data["indices"][start:stop]
     index = index[rows]
+    if samples.window:
+        return *_windows(samples, index), index
     if kept:
         # On a GPU the samples lie there already.
         on_device = kept.indices[start:stop]
@@ -83,9 +90,38 @@ def raw(samples, shard, rows=slice(None)):
     return x, labels, index
 
 
+def _windows(samples, starts):
+    """``(inputs, targets)``, both int64 (n, T): the windows that begin at ``starts (n,)``."""
+    arrays = windows(samples.data["x_train"], starts, samples.window)
+    return [_on_device(samples, array) for array in arrays]
+
+
+def stretch(samples, shard):
+    """(m,) int64: the tokens of a client's stretch, or None where samples are no windows."""
+    if not samples.window or shard >= samples.N:
+        return None
+    data = samples.data
+    begin, end = data["offsets"][shard: shard + 2]
+    starts = data["indices"][begin:end]
+    first = starts[0]
+    # Of the tokens after the last window only its last target is used.
+    after_last = starts[-1] + samples.window + 1
+    tokens = data["x_train"][first:after_last].astype(np.int64)
+    return _on_device(samples, tokens)
+
+
 def _on_device(samples, array):
     """A numpy array as a tensor on the device."""
     return torch.from_numpy(array).to(samples.device)
+
+
+def first_two(samples):
+    """Two inputs as models get them, the first of the training part."""
+    if samples.window:
+        first = np.arange(2)
+        return _windows(samples, first)[0]
+    pixels = samples.data["x_train"][:2].copy()
+    return inputs(_on_device(samples, pixels), samples.mean, samples.std)
 
 
 def of_client(samples, client):
@@ -125,6 +161,8 @@ def own_test(samples, client):
     data = samples.data
     start, stop = data["test_offsets"][client: client + 2]
     index = data["test_indices"][start:stop]
+    if samples.window:
+        return _windows(samples, index)
     if samples.kept:
         on_device = _on_device(samples, index.copy())
         pixels = samples.kept.x_train[on_device]

@@ -5,13 +5,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from fedmpi.client import samples as shards
 from fedmpi.client.home import Home
 from fedmpi.client.received import Received, digest
 from fedmpi.compute.structure import cut
 from fedmpi.compute.trace import trace
 from fedmpi.core.errors import WireError
 from fedmpi.core.units import Structure
-from fedmpi.methods.datasets.dataset import inputs, laid
+from fedmpi.methods.datasets.dataset import laid
 
 # The networks in memory may have so many times the values of the whole model.
 CACHED = 4
@@ -34,11 +35,7 @@ class Networks(NamedTuple):
 def networks(home, samples):
     """The ``Networks`` of a rank's model, none of them built yet."""
     # Two samples that go through the model show its units.
-    # Copy: torch warns about arrays that are read-only.
-    pixels = samples.data["x_train"][:2].copy()
-    pixels = torch.from_numpy(pixels).to(home.device)
-    sample = inputs(pixels, samples.mean, samples.std)
-    sample = laid(sample)
+    sample = laid(shards.first_two(samples))
     structure = trace(home.model, home.layout, sample)
     return Networks(structure, {})
 

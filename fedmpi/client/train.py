@@ -13,6 +13,7 @@ from fedmpi.compute.sgd import length_of, train
 from fedmpi.core.parts import Descent, Field, Round, Task
 from fedmpi.core.rng import Purpose, stream_and_torch_seed
 from fedmpi.core.support import scattered
+from fedmpi.methods.datasets.stream import in_order
 from fedmpi.wire import fields
 
 # Names in a client's state, beside those of its strategy: its personal tensors, and the part of its
@@ -178,7 +179,11 @@ def task_of(parts, home, samples, job, received, base, message=None, kept=None):
     if parts.pruner.probe is not None:
         # A probe may change them.
         mask, trainable = mask.clone(), trainable.clone()
-    inputs, labels = shards.of_client(samples, client)
+    stretch = shards.stretch(samples, client)
+    if stretch is None:
+        inputs, labels = shards.of_client(samples, client)
+    else:
+        inputs, labels = in_order(stretch, samples.window)
     gen, torch_seed = stream_and_torch_seed(parts.seed, Purpose.TRAIN, *key)
     seed(home.device, torch_seed)
     task = Task(
@@ -203,10 +208,12 @@ def task_of(parts, home, samples, job, received, base, message=None, kept=None):
         optimiser=parts.optimiser,
         rates=parts.rates,
         clip_norm=parts.clip_norm,
+        accumulate=parts.accumulate,
         steps=parts.steps,
         augment=parts.augment,
         objective=parts.objective,
-        classes=samples.classes)
+        classes=samples.classes,
+        stretch=stretch)
     if parts.steps:
         # The number of epochs follows from the steps and the client's samples.
         epochs = length_of(task)[0]

@@ -48,6 +48,7 @@ class WorkerParts(NamedTuple):
     optimiser: Optimiser
     rates: Schedule
     clip_norm: float
+    accumulate: int               # parts of a batch, one after the other
     steps: int                    # steps of a client in a round; 0: as many as its epochs make
     augment: Augmentation | None
 

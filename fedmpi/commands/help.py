@@ -18,6 +18,7 @@ TOPICS = (
     "tutorial",
     "methods",
     "contributions",
+    "large-models",
     "time",
     "reading",
     "run-file",

@@ -47,6 +47,10 @@ from fedmpi.core.wide import terminal_width
     "--clip-norm", type=click.FloatRange(0),
     help="The largest norm of a step's gradient, longer ones are shortened to it; 0: any.  "
          "[default: 0]")
+@click.option(
+    "--accumulate", type=click.IntRange(1),
+    help="Parts in which a batch goes through the network, one after the other: the same step but "
+         "for rounding, with the memory of a part.  [default: 1]")
 @several(
     "augment",
     "What is done to training images each time that they are seen; flip,crop is both",

@@ -8,8 +8,11 @@ Sizes: P values of the vector, R of them trained.
 """
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fedmpi.compute.evaluate import evaluated
 from fedmpi.core.layout import views
+from fedmpi.core.logits import Logits
 
 
 def summed_gradient(model, layout, inputs, labels, loss):
@@ -39,7 +42,7 @@ def laid_out(layout, slots, parts):
     return whole
 
 
-def derivatives(model, layout, x, inputs, labels, loss, batch_size=500):
+def derivatives(model, layout, x, inputs, labels, loss, batch_size=0):
     """``(gradient, curvature)`` of the mean ``loss`` of ``model`` on ``inputs`` and ``labels``.
 
     ``gradient(vector (P,)) -> (R,) float32``. ``curvature(vector (P,), v (R,)) -> (R,) float32``
@@ -48,8 +51,10 @@ def derivatives(model, layout, x, inputs, labels, loss, batch_size=500):
 
     Both are taken in evaluation mode and are dense: entries off a mask have their derivatives,
     padding has 0. ``.grad`` and the running statistics are not touched. Batches are summed in
-    their order.
+    their order; a ``batch_size`` of 0 stands for as many samples as an evaluation takes.
     """
+    batch_size = batch_size or evaluated(inputs.shape[1:], inputs.dtype)
+
     def mean(derivative, vector):
         """(R,) on the CPU: the batches' summed vectors, divided by the number of samples."""
         with torch.no_grad():
@@ -83,7 +88,13 @@ def derivatives(model, layout, x, inputs, labels, loss, batch_size=500):
 def _product(model, layout, inputs, labels, loss, v):
     """(R,): the Hessian of the summed ``loss`` times ``v (R,)``; it needs enabled gradients."""
     parameters = _parameters(model, layout)
-    value = loss(model(inputs), labels, reduction="sum")
+    # Attention's own kernels have no second derivative.
+    with sdpa_kernel(SDPBackend.MATH):
+        outputs = model(inputs)
+    if isinstance(outputs, Logits):
+        # Nor has their loss in chunks.
+        outputs = outputs.whole()
+    value = loss(outputs, labels, reduction="sum")
     slopes = torch.autograd.grad(value, parameters, create_graph=True, materialize_grads=True)
     # <grad L, v>
     slope = 0

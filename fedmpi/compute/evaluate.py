@@ -10,8 +10,9 @@ from fedmpi.compute.forward import forward
 from fedmpi.core.errors import DivergedError
 from fedmpi.core.flops import outputs as layers_of
 
-# Samples in a forward pass on a GPU.
+# Samples in a forward pass on a GPU, and tokens.
 EVALUATED = 500
+TOKENS = 1 << 15
 # Bytes that a layer may put out for the samples of a pass on a CPU: work within the caches is a
 # third faster. For a small CNN that is 42 samples, and 4 ms.
 CACHED = 3 << 20
@@ -23,7 +24,7 @@ def evaluator(model, x, inputs, labels, objective):
     It is a generator that does a slice of the work at each step and returns ``(mean loss,
     {metric: mean})`` by the ``objective``. In between no other code may write to ``x``.
     """
-    size = EVALUATED
+    size = evaluated(inputs.shape[1:], inputs.dtype)
     if inputs.device.type == "cpu":
         size = in_cache(model, inputs[:1])
     slices = list(zip(inputs.split(size), labels.split(size)))
@@ -47,6 +48,27 @@ def evaluator(model, x, inputs, labels, objective):
         return float(loss) / n, means
 
     return evaluate
+
+
+def evaluated(shape, dtype):
+    """The number of samples of a ``shape`` in a forward pass on a GPU: fewer of long windows."""
+    is_window = len(shape) == 1 and dtype == torch.int64
+    if not is_window:
+        return EVALUATED
+    return max(1, min(EVALUATED, TOKENS // shape[0]))
+
+
+def with_derived(objective, token_bytes, evaluate):
+    """``evaluate`` of ``evaluator``, with the metrics that follow from the mean loss."""
+    if not objective.derived:
+        return evaluate
+
+    def more(vector):
+        loss, means = yield from evaluate(vector)
+        derived = {name: metric(loss, token_bytes) for name, metric in objective.derived.items()}
+        return loss, means | derived
+
+    return more
 
 
 def summed(objective, outputs, targets):
@@ -79,7 +101,7 @@ def by_sample(model, x, objective, at_once):
     On a CPU ``at_once`` samples go through the model in one pass. The caller counts them:
     ``in_cache`` needs modules beyond those of a training rank.
     """
-    size = at_once if x.device.type == "cpu" else EVALUATED
+    on_cpu = x.device.type == "cpu"
     its_own = forward(model, x.device)
     headline = objective.metrics[objective.headline]
 
@@ -87,6 +109,7 @@ def by_sample(model, x, objective, at_once):
         x.copy_(vector)
         model.eval()
         rows = []
+        size = at_once if on_cpu else evaluated(inputs.shape[1:], inputs.dtype)
         slices = zip(inputs.split(size), labels.split(size))
         for few_inputs, few_labels in slices:
             with torch.no_grad():

@@ -19,6 +19,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from fedmpi.core.logits import Logits
 from fedmpi.core.tensors import mode
 
 # Models side by side in a wide network.
@@ -73,6 +74,11 @@ def _score(objective, outputs, inputs, labels):
     slices = zip(inputs.split(SAMPLES), labels.split(SAMPLES))
     for few_inputs, few_labels in slices:
         z = outputs(few_inputs)
+        if isinstance(z, list):
+            losses, values = _of_each(objective, headline, z, few_labels)
+            loss_sum = loss_sum + losses
+            headline_sum = headline_sum + values
+            continue
         m, s = z.shape[:2]
         # All models' samples, one model after the other.
         z = z.flatten(0, 1)
@@ -87,6 +93,16 @@ def _score(objective, outputs, inputs, labels):
     return loss_sum, headline_sum
 
 
+def _of_each(objective, headline, outputs, labels):
+    """``(loss_sum (m,) float64, headline_sum (m,))`` of m ``Logits`` for the same samples."""
+    losses, values = [], []
+    for logits in outputs:
+        losses.append(objective.loss(logits, labels, reduction="none"))
+        values.append(headline(logits, labels))
+    loss_sum = torch.stack(losses).sum(1, dtype=torch.float64)
+    return loss_sum, _count(torch.stack(values))
+
+
 def _count(values):
     """(m,): the sums of the rows of ``values (m, s)``, int64 of bools, else float64."""
     if values.dtype == torch.bool:
@@ -95,11 +111,13 @@ def _count(values):
 
 
 def _one_by_one(model, layout, rows):
-    """``logits(inputs)`` of any module, for each of ``rows (m, P)``."""
+    """``logits(inputs)`` of any module, for each of ``rows (m, P)``; a list of ``Logits``."""
     models = [{slot.name: slot.of(row) for slot in layout.slots} for row in rows]
 
     def logits(inputs):
         outputs = [functional_call(model, tensors, inputs) for tensors in models]
+        if isinstance(outputs[0], Logits):
+            return outputs
         return torch.stack(outputs)
 
     return logits

@@ -54,13 +54,16 @@ def leaves_one_out(n, batch_size):
     return n > 1 and n % batch_size == 1
 
 
-def length(n, batch_size, epochs, steps=0, normalises=False):
+def length(n, batch_size, epochs, steps=0, normalises=False, drawn=False):
     """``(epochs, steps, samples)`` of a training on n samples.
 
     It lasts so many epochs or, if ``steps`` is not 0, so many steps; its last epoch may be cut
-    short. ``normalises``: the model normalises over batches.
+    short. ``normalises``: the model normalises over batches. ``drawn``: samples are drawn windows,
+    and all batches are full.
     """
     an_epoch = n
+    if drawn:
+        an_epoch = -(-n // batch_size) * batch_size
     if normalises and leaves_one_out(n, batch_size):
         an_epoch = n - 1
     batches_an_epoch = -(-an_epoch // batch_size)
@@ -78,7 +81,8 @@ def length_of(task):
     """``(epochs, steps, samples)`` of a task's training."""
     n = len(task.labels)
     normalises = leaves_one_out(n, task.batch_size) and normalises_batches(task.model)
-    return length(n, task.batch_size, task.epochs, task.steps, normalises)
+    drawn = task.stretch is not None
+    return length(n, task.batch_size, task.epochs, task.steps, normalises, drawn)
 
 
 def learning_rates(task, steps):
@@ -95,6 +99,9 @@ def learning_rates(task, steps):
 
 def batches(task, shuffle=True):
     """The (inputs, labels) of one epoch; the last batch may be smaller or missing, see ``deal``."""
+    if task.stretch is not None:
+        yield from drawn_windows(task)
+        return
     order, drawn = deal(task, shuffle)
     order = order.to(task.labels.device)
     size = task.batch_size
@@ -110,6 +117,24 @@ def batches(task, shuffle=True):
             inputs = augmented(task.augment, inputs, draws)
         yield from zip(inputs.split(size), labels.split(size))
         start += block
+
+
+def drawn_windows(task):
+    """The (inputs, targets) of one epoch of a stretch of tokens: full batches of windows.
+
+    Each window begins at a token drawn anew, so that an epoch sees some tokens twice. Only the
+    batches that are asked for are drawn.
+    """
+    stretch, size = task.stretch, task.batch_size
+    n, window = task.inputs.shape
+    # Views: a window is copied when its batch is.
+    inputs = stretch[:-1].unfold(0, window, 1)
+    targets = stretch[1:].unfold(0, window, 1)
+    num_batches = -(-n // size)
+    for _ in range(num_batches):
+        drawn = task.gen.integers(0, len(inputs), size)
+        starts = torch.from_numpy(drawn).to(stretch.device)
+        yield inputs[starts], targets[starts]
 
 
 def _epoch(task, descent, own_batches):
@@ -289,11 +314,10 @@ def _step(task, descent, x, sparse, operands):
     is left out. The step keeps nothing of the task that belongs to its client.
     """
     model, layout, g = task.model, task.layout, task.g
-    casting, watch = task.casting, task.probe.step
+    watch = task.probe.step
     mu, clip_norm = descent.mu, task.clip_norm
     shifted = descent.shift is not None
     total = operands["total"]
-    loss = descent.loss or task.objective.loss
     as_a_vector = _as_a_vector(descent, task.optimiser, watch)
     named = dict(model.named_parameters())
     trained = [named[slot.name] for slot in layout.trained]
@@ -301,14 +325,13 @@ def _step(task, descent, x, sparse, operands):
     trainables = views(layout, operands["trainable"]) if sparse else []
     parts_of_g = views(layout, g) if as_a_vector else []
     order = _models_order(layout, named) if clip_norm else []
+    slopes = partial(_slopes, model, descent.loss or task.objective.loss, task.casting, trained)
+    if task.accumulate > 1:
+        slopes = partial(_added_up, slopes, task.accumulate)
 
     def step(inputs, labels, lr=None):
-        with casting():
-            value = loss(model(inputs), labels)
-        gradients = torch.autograd.grad(value, trained, materialize_grads=True)
-        # Fused steps take all tensors in memory's order.
-        gradients = [part.contiguous() for part in gradients]
-        total.add_(value.detach(), alpha=len(labels))
+        value, gradients = slopes(inputs, labels)
+        total.add_(value, alpha=len(labels))
         if as_a_vector:
             torch._foreach_copy_(parts_of_g, gradients)
             gradients = parts_of_g
@@ -328,6 +351,32 @@ def _step(task, descent, x, sparse, operands):
         move(gradients, lr)
 
     return step
+
+
+def _slopes(model, loss, casting, trained, inputs, labels):
+    """``(loss (), gradients)`` of a batch, a gradient for each ``trained`` parameter."""
+    with casting():
+        value = loss(model(inputs), labels)
+    gradients = torch.autograd.grad(value, trained, materialize_grads=True)
+    # Fused steps take all tensors in memory's order.
+    return value.detach(), [part.contiguous() for part in gradients]
+
+
+def _added_up(slopes, count, inputs, labels):
+    """``slopes`` of a batch in ``count`` parts, one after the other, by their shares of samples."""
+    size = -(-len(labels) // count)
+    total, sums = torch.zeros((), device=labels.device), None
+    for few_inputs, few_labels in zip(inputs.split(size), labels.split(size)):
+        share = len(few_labels) / len(labels)
+        value, gradients = slopes(few_inputs, few_labels)
+        total += value * share
+        # Not in place: two weights may share a gradient.
+        gradients = torch._foreach_mul(gradients, share)
+        if sums is None:
+            sums = gradients
+        else:
+            torch._foreach_add_(sums, gradients)
+    return total, sums
 
 
 def _scaled(gradients, factors, in_place):

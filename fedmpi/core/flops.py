@@ -18,6 +18,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fedmpi.core.logits import Logits
 from fedmpi.core.tensors import mode, tensors_in
 
 ADDS_ITS_FIRST_ARGUMENT = (torch.ops.aten.addmm, torch.ops.aten.baddbmm)
@@ -95,23 +96,67 @@ def outputs(model, sample):
     """``(all, largest)``: the bytes of all operations' outputs for ``sample (1, ...)``.
 
     They are the sum and the largest output. Views take no memory, and no gradient needs integers:
-    neither is counted.
+    neither is counted. Of the modules ``model.recomputed``, if it has some, training holds one at a
+    time, beside the output of each.
     """
-    output_bytes = _watched(model, sample).output_bytes
-    return sum(output_bytes), max(output_bytes, default=0)
+    watch = _Watch(model)
+    with _spans(watch, getattr(model, "recomputed", ())) as spans:
+        # Attention's own kernel: as products it would hold a matrix of tokens by tokens.
+        _pass(watch, model, sample, attention=False)
+    output_bytes = watch.output_bytes
+    total = sum(output_bytes)
+    within = []
+    for start, stop in spans:
+        # The last output is the module's own.
+        within.append(sum(output_bytes[start: stop - 1]))
+    held = total - sum(within) + max(within, default=0)
+    return held, max(output_bytes, default=0)
+
+
+@contextlib.contextmanager
+def _spans(watch, modules):
+    """A list of the pair (start, stop) of each module's passes among ``watch.output_bytes``."""
+    spans, starts, hooks = [], [], []
+
+    def enters(module, inputs):
+        starts.append(len(watch.output_bytes))
+
+    def leaves(module, inputs, result):
+        spans.append((starts.pop(), len(watch.output_bytes)))
+
+    for module in modules:
+        hooks.append(module.register_forward_pre_hook(enters))
+        hooks.append(module.register_forward_hook(leaves))
+    try:
+        yield spans
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _watched(model, sample):
     """A ``_Watch``, after ``sample`` went through the model in evaluation mode."""
     watch = _Watch(model)
-    with torch.no_grad(), mode(model, training=False), _plain_kernels(), watch:
-        model(sample)
+    outputs = _pass(watch, model, sample)
+    if isinstance(outputs, Logits):
+        with torch.no_grad(), watch:
+            # The loss computes them, once as well.
+            outputs.whole()
     return watch
 
 
+def _pass(watch, model, sample, attention=True):
+    """The outputs of ``sample`` in evaluation mode, seen by the watch.
+
+    ``attention``: it is computed as products.
+    """
+    with torch.no_grad(), mode(model, training=False), _plain_kernels(attention), watch:
+        return model(sample)
+
+
 @contextlib.contextmanager
-def _plain_kernels():
-    """Attention and recurrent layers as products, since fused kernels hide their products."""
+def _plain_kernels(attention):
+    """Recurrent layers, and ``attention``, as products, since fused kernels hide their products."""
     # The fast path of attention, and oneDNN's recurrent layers, are fused kernels.
     mha, mkldnn = torch.backends.mha, torch.backends.mkldnn
     fast_attention = mha.get_fastpath_enabled()
@@ -119,7 +164,8 @@ def _plain_kernels():
     mha.set_fastpath_enabled(False)
     mkldnn.enabled = False
     try:
-        with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False):
+        kernels = sdpa_kernel(SDPBackend.MATH) if attention else contextlib.nullcontext()
+        with kernels, torch.backends.cudnn.flags(enabled=False):
             yield
     finally:
         mha.set_fastpath_enabled(fast_attention)

@@ -226,6 +226,10 @@ class Objective(NamedTuple):
     ``outputs(targets (N, ...), classes) -> int`` is the number of a model's outputs for the targets
     of all training samples: more than one for a mean and a variance, say. None: one for each class,
     label or value.
+
+    ``derived`` is ``{name: metric(mean loss, token_bytes) -> float}``: metrics that are no means
+    over samples, but follow from the mean loss over all of them, such as the perplexity. They are
+    recorded, too. ``token_bytes`` are the bytes of text for a token, see ``Stream``.
     """
 
     loss: Callable
@@ -238,6 +242,12 @@ class Objective(NamedTuple):
     totals: Callable | None = None
     classes: bool = False
     outputs: Callable | None = None
+    derived: dict = {}
+
+    @property
+    def recorded(self):
+        """The names of all metrics of an evaluation."""
+        return [*self.metrics, *self.derived]
 
 
 class Optimiser(NamedTuple):
@@ -398,12 +408,16 @@ class Task(NamedTuple):
     inner: dict = {}
     rates: Schedule | None = None                 # of lr; None: constant
     clip_norm: float = 0.0        # the largest norm of a step's gradient, 0: any
+    accumulate: int = 1           # parts of a batch, whose gradients are added up
     steps: int = 0                # training ends after so many; 0: after the epochs
     augment: Augmentation | None = None
     objective: Objective | None = None            # the engine always gives one
     classes: int = 0              # of the data set
     # (features) -> outputs of the server's own network, in clients' own tests.
     server: Callable | None = None
+    # (m,) int64 on the device, where samples are windows of a stream: training draws windows that
+    # begin at any token of it, while inputs and labels hold each token once.
+    stretch: torch.Tensor | None = None
 
 
 class Training(NamedTuple):
@@ -898,6 +912,23 @@ class Fault(NamedTuple):
     planned: Callable | None = None        # see Round
 
 
+class Stream(NamedTuple):
+    """A data set whose samples are windows of a stream of tokens.
+
+    A sample is ``window`` tokens, and its targets are the tokens one place further on. Training
+    begins windows anywhere; evaluation goes through windows one after the other.
+    """
+
+    window: int
+    vocab: int              # tokens lie in [0, vocab)
+    # (n + 1,) int64: no window crosses the border of a stretch x[offsets[i]:offsets[i + 1]]. There
+    # is one for each of client_names, or only one.
+    offsets: np.ndarray
+    test_offsets: np.ndarray
+    # Bytes of UTF-8 text for a token, mean of the training and of the test part; NaN: unknown.
+    token_bytes: tuple = (math.nan, math.nan)
+
+
 @renamed(told="remarks")
 class Dataset(NamedTuple):
     """Arrays of samples and their targets, from a factory ``(data_dir, **options)``.
@@ -908,6 +939,10 @@ class Dataset(NamedTuple):
     Samples are (N, C, H, W) images, (N, F) features, or of any other shape that the model takes.
     Targets are classes (N,) int64; values (N,) or (N, d) float32; or labels (N, C) uint8, 1 if
     the sample has label c: ``fedmpi list task`` names the uses of each.
+
+    With a ``stream`` the samples are windows of tokens: x_train (N,) and x_test are tokens as
+    uint16, int32 or int64, y_train and y_test are empty (N, 0), and ``classes`` is 0.
+    ``fedmpi.methods.datasets.stream.dataset_of`` makes such a data set.
     """
 
     # (N, ...), C-contiguous: uint8, float32, or whole numbers as int16, int32 or int64.
@@ -924,6 +959,7 @@ class Dataset(NamedTuple):
     client_names: tuple = ()            # a text per natural client
     ids: bool = False       # samples are whole numbers and no images, such as an embedding's
     remarks: tuple = ()        # lines for the user about the reading of the arrays
+    stream: Stream | None = None
 
 
 class Partition(Protocol):

@@ -1,9 +1,11 @@
 """One function that holds a part of any kind to all of its laws."""
 
+from fedmpi import catalog
 from fedmpi.build.options import SEVERAL
 from fedmpi.laws import data, merging, pruning, scoring, time, training, wire
 from fedmpi.laws.engine import assembled, run_rounds
 from fedmpi.laws.hold import hold_all, hold_equal, twice
+from fedmpi.plugins.spec import make
 
 LAWS = {
     "strategy": merging.strategy,
@@ -59,14 +61,35 @@ def played(kind, spec):
     return model
 
 
+# A run on tokens.
+TOKENS = {
+    "dataset": "markov:tokens=1000,test=200,context=8",
+    "model": "gpt:depth=1,width=8,heads=2",
+    "task": "lm",
+    "lr": 0.01,
+}
+
+
 def _beside(kind, spec):
     """The other options of a run with the part."""
+    on_tokens = TOKENS if _is_of_tokens(kind, spec) else {}
     # A task takes one sort of targets, so the data depend on it.
     if kind != "task":
-        return BESIDE.get(kind, {})
+        return BESIDE.get(kind, {}) | on_tokens
+    if on_tokens:
+        return on_tokens
     targets = training.targets_of(spec)
     dataset = f"synthetic:samples=120,size=4,classes=4,targets={targets}"
     return {"dataset": dataset, "model": "logistic", "lr": 0.01}
+
+
+def _is_of_tokens(kind, spec):
+    """Whether a data set, model or task is one of tokens."""
+    if kind == "dataset":
+        return make(catalog.DATASETS, spec, "data").stream is not None
+    if kind == "model":
+        return training.takes_tokens(spec)
+    return kind == "task" and training.targets_of(spec) == "tokens"
 
 
 def _last_model(kind, spec):

@@ -108,8 +108,13 @@ def augment(spec):
 
 
 def model(spec):
-    """Finite outputs of the right shape, a gradient for every weight, the seed's weights."""
-    shape, classes = (1, 8, 8), 7
+    """Finite outputs of the right shape, a gradient for every weight, the seed's weights.
+
+    The model takes images (1, 8, 8) or, where its factory refuses them, windows of 8 tokens.
+    """
+    classes = 7
+    of_tokens = takes_tokens(spec)
+    shape = (8,) if of_tokens else (1, 8, 8)
 
     # Initial weights come from torch's own generator.
     def seeded():
@@ -119,18 +124,30 @@ def model(spec):
     network, again = twice(seeded)
     for one, other in zip(network.parameters(), again.parameters(), strict=True):
         hold_equal(one, other, "the same seed made other weights")
-    inputs = torch.rand(2, *shape)
-    labels = torch.tensor([0, 6])
+    inputs, labels = torch.rand(2, *shape), torch.tensor([0, 6])
+    if of_tokens:
+        inputs, labels = torch.arange(16).view(2, 8) % classes, torch.arange(16) % classes
     outputs = network(inputs)
-    hold(outputs.shape == (2, classes), f"outputs {tuple(outputs.shape)}, not (2, {classes})")
+    expected = (2, 8, classes) if of_tokens else (2, classes)
+    hold(outputs.shape == expected, f"outputs {tuple(outputs.shape)}, not {expected}")
     hold_all(outputs.isfinite(), "outputs are not finite")
-    loss = torch.nn.functional.cross_entropy(outputs, labels)
+    loss = torch.nn.functional.cross_entropy(outputs.flatten(0, -2), labels)
     loss.backward()
     for name, parameter in network.named_parameters():
         # A factory may freeze some of its weights.
         if parameter.requires_grad:
             reached = parameter.grad is not None
             hold(reached, f"no gradient reaches {name}")
+
+
+def takes_tokens(spec):
+    """Whether a model's factory takes windows of tokens, and refuses images."""
+    try:
+        make(catalog.MODELS, spec, (1, 8, 8), 7)
+    except UserError:
+        make(catalog.MODELS, spec, (8,), 7)
+        return True
+    return False
 
 
 def task(spec):
@@ -151,33 +168,42 @@ def task(spec):
 
 
 def targets_of(spec):
-    """A task's sort of targets, as the data set ``synthetic`` calls it: classes, labels, values."""
+    """A task's sort of targets, as the data set ``synthetic`` calls it: classes, labels, values;
+    or else tokens."""
     part = make(catalog.TASKS, spec)
     return _task_samples(part)[0]
 
 
 def _task_samples(part):
-    """``(sort, outputs (7, w), targets (7, ...), classes)`` of the task's sort; w as it wants."""
+    """``(sort, outputs (7, ..., w), targets (7, ...), classes)`` of the task's sort; w as it wants."""
     gen = torch.Generator().manual_seed(3)
     shape = (SAMPLES, OUTPUTS)
     outputs = torch.randn(shape, generator=gen)
     classes = torch.randint(0, OUTPUTS, (SAMPLES,), generator=gen)
     labels = torch.randint(0, 2, shape, generator=gen, dtype=torch.uint8)
     values = torch.randn(shape, generator=gen)
-    sorts = (("classes", classes, OUTPUTS), ("labels", labels, 0), ("values", values, 0))
+    logits = torch.randn(SAMPLES, 4, OUTPUTS, generator=gen)
+    tokens = torch.randint(0, OUTPUTS, (SAMPLES, 4), generator=gen)
+    sorts = (
+        ("classes", outputs, classes, OUTPUTS),
+        ("labels", outputs, labels, 0),
+        ("values", outputs, values, 0),
+        ("tokens", logits, tokens, 0),
+    )
     refusals = []
-    for sort, targets, num_classes in sorts:
+    for sort, some_outputs, targets, num_classes in sorts:
         if part.outputs is not None:
-            outputs = torch.randn(SAMPLES, part.outputs(targets, num_classes), generator=gen)
+            width = part.outputs(targets, num_classes)
+            some_outputs = torch.randn(SAMPLES, width, generator=gen)
         try:
-            part.check(outputs, targets, num_classes, "--model")
+            part.check(some_outputs, targets, num_classes, "--model")
         except UserError as error:
             refusals.append(f"for {sort} it says: {error}")
             continue
-        return sort, outputs, targets, num_classes
+        return sort, some_outputs, targets, num_classes
     raise AssertionError("check takes no targets: neither classes, nor labels (n, C) uint8, nor "
-                         "values (n, d) float32, with as many outputs as Objective.outputs says; "
-                         + "; ".join(refusals))
+                         "values (n, d) float32, nor tokens (n, T) int64, with as many outputs as "
+                         "Objective.outputs says; " + "; ".join(refusals))
 
 
 def _check_loss(part, outputs, targets):

@@ -25,7 +25,7 @@ from fedmpi.build.words import plural
 from fedmpi.core.layout import described
 from fedmpi.core.parts import Sampler
 from fedmpi.core.wide import labelled
-from fedmpi.methods.datasets.dataset import inputs_text
+from fedmpi.methods.datasets.dataset import inputs_text, num_test
 
 # Seconds after which no further try begins or goes on; the smallest one is always finished.
 LIMIT_S = 10.0
@@ -312,7 +312,7 @@ def _samples_text(options, data):
     training = len(data.indices)
     validation = len(data.validation)
     server = len(data.server)
-    test = len(data.dataset.y_test)
+    test = num_test(data.dataset)
     parts = [f"{training:,} training", f"{validation:,} validation"]
     if server:
         parts.append(f"{server:,} of the server's own")

@@ -268,10 +268,11 @@ def _opening(setup, seconds, width):
 
 def _samples_text(data, run):
     """How many samples each part of the data set has."""
+    from fedmpi.methods.datasets.dataset import num_test
     training = len(data.indices)
     validation = len(data.validation)
     server = len(data.server)
-    test = len(data.dataset.y_test)
+    test = num_test(data.dataset)
     parts = [f"{training} training", f"{validation} validation"]
     if server:
         parts.append(f"{server} of the server's own")

@@ -55,7 +55,7 @@ def columns(run):
 def _check_names(run, names):
     """Raise UserError if the task or the strategy gives a column a name twice."""
     named = []
-    for name in run.objective.metrics:
+    for name in run.objective.recorded:
         named.append(("--task has a metric", name))
     for name, _, _ in run.strategy.columns:
         named.append(("--strategy has a column", name))
@@ -84,7 +84,7 @@ def of_objective(objective):
         "headline": objective.headline,
         "higher": objective.higher,
         "unit": objective.unit,
-        "metrics": list(objective.metrics),
+        "metrics": objective.recorded,
     }
 
 
@@ -102,7 +102,7 @@ def evaluation_columns(objective, validated, networks=()):
     beside the means over clients.
     """
     headline = objective.headline
-    others = [name for name in objective.metrics if name != headline]
+    others = [name for name in objective.recorded if name != headline]
     for network in networks:
         others += [f"{value}_{network}" for value in ("loss", *objective.metrics)]
     text, after = words(headline), "after pruning and growing"

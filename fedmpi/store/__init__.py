@@ -23,12 +23,12 @@ from fedmpi.store.checkpoint import checkpoint_folder, checkpoints, load_checkpo
 from fedmpi.store.compare import differences, verify
 from fedmpi.store.files import RunFile, check_folder, check_replaceable, check_target, remove_run
 from fedmpi.store.memory import MemoryStore
-from fedmpi.store.read import read_arrays, read_run, why_no_run
+from fedmpi.store.read import read_arrays, read_clients, read_run, why_no_run
 from fedmpi.store.rows import Column, Run
 from fedmpi.store.trial import trial
 from fedmpi.store.writer import lives, this_process
 
 __all__ = [
     "Column", "MemoryStore", "Run", "RunFile", "check_folder", "check_replaceable", "check_target",
-    "checkpoint_folder", "checkpoints", "differences", "lives", "load_checkpoint", "read_arrays", "read_run",
-    "remove_run", "save_checkpoint", "this_process", "trial", "verify", "why_no_run"]
+    "checkpoint_folder", "checkpoints", "differences", "lives", "load_checkpoint", "read_arrays", "read_clients",
+    "read_run", "remove_run", "save_checkpoint", "this_process", "trial", "verify", "why_no_run"]

@@ -132,6 +132,28 @@ def read_arrays(path, names, optional=()):
         return arrays, _listed(others)
 
 
+def read_clients(path, group, fields):
+    """``{client: {field: array}}`` of an archive ``group/CLIENT/FIELD``, in the order of names.
+
+    DataError in one line if the file has no such group, or a client lacks a field. Texts are
+    numpy's str.
+    """
+    with _opened(path, DataError) as f:
+        if group not in f:
+            raise DataError(f"{path}: has no group {group}, but {', '.join(f) or 'nothing'}")
+        clients = {}
+        for name, client in f[group].items():
+            lacking = [field for field in fields if field not in client]
+            if lacking:
+                raise DataError(f"{path}: {group}/{name} has no {', '.join(lacking)}, but "
+                                f"{', '.join(client) or 'nothing'}")
+            try:
+                clients[name] = {field: _array(client[field]) for field in fields}
+            except (OSError, RuntimeError) as reason:
+                raise DataError(f"{path}: damaged ({one_line(reason)})") from reason
+        return clients
+
+
 def _spellings(data_sets, names):
     """``{name: data sets of this name in any capitals}``, without names absent from the file."""
     spellings = {}

@@ -26,7 +26,7 @@ README = pathlib.Path(__file__).parents[2].joinpath("README.md").read_text(encod
 PAGES = {"README": README} | {topic: pages.page(topic) for topic in pages.TOPICS}
 ADDING = PAGES["own-methods"].partition("## What each kind must offer")[0]
 # The commands of these pages build on one another, and have tests of their own.
-IN_ORDER = ("tutorial", "own-methods")
+IN_ORDER = ("tutorial", "own-methods", "large-models")
 
 
 def commands(text):

@@ -232,3 +232,32 @@ def test_the_run_file_says_what_the_optimiser_was(fedmpi, tmp_path):
     assert other["options"]["optimiser"] == "adam"
     part = next(part for part in usual["parts"] if part["kind"] == "optimiser")
     assert part["options"] == {"momentum": 0.9, "weight_decay": 0.001, "nesterov": False, "dampening": 0.0}
+
+
+# --- a batch in parts ---
+
+@pytest.mark.parametrize("count", [2, 5, 7])
+def test_a_batch_in_parts_makes_the_same_steps_but_for_rounding(count):
+    whole, parts = conv_net(), conv_net()
+    results = []
+    for model, accumulate in ((whole, 1), (parts, count)):
+        task = task_of(model, batch_size=7)._replace(
+            optimiser=made("sgd:momentum=0.9"), accumulate=accumulate, clip_norm=0.5)
+        results.append((task, descend(task)))
+    (task, trained), (other, in_parts) = results
+    torch.testing.assert_close(task.x, other.x, rtol=0, atol=1e-5)
+    assert in_parts.loss == pytest.approx(trained.loss, abs=1e-5) and in_parts[1:3] == trained[1:3]
+
+
+@pytest.mark.parametrize("options, told", [
+    (("--batch-size", 4, "--accumulate", 5), "a batch of 4 samples has at most so many parts"),
+    (("--accumulate", 2, "--together", 4), "--accumulate cuts their batches in parts"),
+    (("--accumulate", 2, "--model", "normed_for_parts:net"), "batch normalisation would see")])
+def test_parts_of_batches_are_refused_where_they_cannot_be(fedmpi, tmp_path, monkeypatch, options, told):
+    (tmp_path / "normed_for_parts.py").write_text(
+        "from torch import nn\n\n\ndef net(shape, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 4), nn.BatchNorm1d(4), nn.Linear(4, classes))\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert told in fedmpi(1, "train", "--dataset", "synthetic:samples=200,size=32,channels=3", "--model", "logistic",
+                          "--strategy", "fedavg", "--partition", "iid", "--clients", 8, *options, "--out",
+                          tmp_path / "a.h5", code=2)

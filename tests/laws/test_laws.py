@@ -12,7 +12,8 @@ HERE = ("task", "optimiser", "schedule", "augment", "model", "dataset", "partiti
         "sampler", "timing")
 # They want files or a download, or samples of many classes.
 ELSEWHERE = {"mnist", "fashion-mnist", "emnist", "cifar10", "cifar100", "svhn", "hdf5", "natural", "trace",
-             "torchvision", "asymmetric"}
+             "torchvision", "asymmetric", "text", "shakespeare", "tokens",
+             "leaf-femnist", "leaf-shakespeare", "tff-emnist", "tff-cifar100", "tff-shakespeare", "parquet"}
 ENTRIES = [(kind, name) for kind in HERE for name in catalog.KINDS[kind] if name not in ELSEWHERE]
 
 

@@ -463,7 +463,7 @@ def test_names_of_the_catalogue_and_factories_are_no_files(tmp_path, text, monke
 @pytest.mark.parametrize("name, line", [
     ("no.h5", "no.h5: there is no such file"), ("no.npz", "no.npz: there is no such file"),
     ("text.h5", "text.h5: not an HDF5 file; data of one's own are one HDF5 file with x_train, y_train"),
-    ("text", "text: not an HDF5 file; data of one's own"),
+    ("prose", "prose: not an HDF5 file; data of one's own"),
     ("folder", "folder: it is a folder, not a file; name one in it, such as inner.H5"),
     ("xy.h5", "xy.h5: has no data set x_train, y_train, x_test, y_test; expected x_train, y_train, x_test, y_test, a "
      "row a sample, and found y (18,) int64, train/x (18, 5) float32; rename them"),
@@ -473,7 +473,7 @@ def test_names_of_the_catalogue_and_factories_are_no_files(tmp_path, text, monke
 def test_files_that_hold_no_data_set_are_told_apart(fedmpi, tmp_path, monkeypatch, name, line):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.h5").write_text("hello")
-    (tmp_path / "text").write_text("hello")
+    (tmp_path / "prose").write_text("hello")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "inner.H5").write_text("")
     with h5py.File("xy.h5", "w") as file:

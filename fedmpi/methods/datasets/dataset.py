@@ -15,6 +15,7 @@ import torch
 
 from fedmpi.core.errors import DataError
 from fedmpi.core.parts import Dataset
+from fedmpi.methods.datasets import stream
 
 # Samples per step of a statistic: bounds the float64 copy.
 CHUNK = 4096
@@ -22,6 +23,8 @@ CHUNK = 4096
 CACHED = 1 << 15
 # Dtypes of samples that are never normalised.
 WHOLE = (np.int16, np.int32, np.int64)
+# The same for tokens of a stream as well.
+IDS = (*WHOLE, np.uint16)
 
 # ---------------------------------------------------------------- checks
 
@@ -34,6 +37,8 @@ def checked(dataset, whose):
     _require(isinstance(dataset, Dataset), whose,
              f"expected a fedmpi.core.parts.Dataset, got {type(dataset).__name__}; return "
              "Dataset(x_train, y_train, x_test, y_test, classes, mean, std)")
+    if dataset.stream is not None:
+        return stream.checked_stream(dataset, whose)
     d = dataset
     _check_part(d.x_train, d.y_train, d.classes, whose, "train")
     _check_part(d.x_test, d.y_test, d.classes, whose, "test")
@@ -173,10 +178,51 @@ def _check_names(d, name):
 # ---------------------------------------------------------------- what a model gets
 
 
+def sample_shape(dataset):
+    """The shape of a sample, without the number of samples: (T,) of windows of T tokens."""
+    if dataset.stream is not None:
+        return (dataset.stream.window,)
+    return dataset.x_train.shape[1:]
+
+
+def num_test(dataset):
+    """The number of samples of the test part."""
+    if dataset.stream is not None:
+        return len(stream.test_starts(dataset))
+    return len(dataset.y_test)
+
+
+def of_test(dataset, rows=None):
+    """``(x, y)``: samples of the test part and their targets, as arrays; None: all of them.
+
+    Windows of tokens are copies, in order.
+    """
+    if dataset.stream is not None:
+        starts = stream.test_starts(dataset)
+        if rows is not None:
+            starts = starts[rows]
+        return stream.windows(dataset.x_test, starts, dataset.stream.window)
+    if rows is None:
+        return dataset.x_test, dataset.y_test
+    return dataset.x_test[rows], dataset.y_test[rows]
+
+
+def of_training(dataset, rows):
+    """``(x, y)``: samples of the training part and their targets, copies, by their numbers.
+
+    The number of a window is that of its first token.
+    """
+    if dataset.stream is not None:
+        return stream.windows(dataset.x_train, rows, dataset.stream.window)
+    return dataset.x_train[rows], dataset.y_train[rows]
+
+
 def num_outputs(dataset, task=None):
     """How many outputs a model of these data has, by the ``task``: an Objective, or None.
 
-    One for each class, value or label, unless the task wants another number."""
+    One for each class, value, label or token, unless the task wants another number."""
+    if dataset.stream is not None:
+        return dataset.stream.vocab
     if task is not None and task.outputs is not None:
         # A copy: a data set's own arrays may be read-only.
         targets = torch.from_numpy(dataset.y_train.copy())
@@ -190,6 +236,8 @@ def num_outputs(dataset, task=None):
 
 def targets_text(dataset):
     """Half a line about the targets: their number and kind."""
+    if dataset.stream is not None:
+        return f"the next of {dataset.stream.vocab} tokens, at each place"
     if dataset.classes:
         return f"{dataset.classes} classes"
     count = num_outputs(dataset)
@@ -208,12 +256,16 @@ def digest(dataset):
         header = f"{name} {array.dtype.str} {array.shape}"
         sha.update(header.encode())
         sha.update(array.data)
+    if dataset.stream is not None:
+        facts = dataset.stream
+        stretches = facts.offsets.tolist(), facts.test_offsets.tolist()
+        sha.update(f"stream {facts.window} {facts.vocab} {stretches}".encode())
     return sha.hexdigest()
 
 
 def model_dtype(dataset):
     """The torch dtype in which samples reach a model: int64 for whole numbers, else float32."""
-    if dataset.x_train.dtype in WHOLE:
+    if dataset.x_train.dtype in IDS:
         return torch.int64
     return torch.float32
 
@@ -231,7 +283,7 @@ def _is_unscaled(dataset):
 def as_they_are(dataset):
     """Whether samples reach a model unchanged: whole numbers, or floats without normalisation."""
     dtype = dataset.x_train.dtype
-    if dtype in WHOLE:
+    if dtype in IDS:
         return True
     # uint8 without a scale is still divided by 255.
     return dtype != np.uint8 and _is_unscaled(dataset)
@@ -242,7 +294,7 @@ def whole_numbers(dataset):
 
     Noise would turn an id into another one.
     """
-    return as_they_are(dataset) and (dataset.ids or dataset.x_train.dtype in WHOLE)
+    return as_they_are(dataset) and (dataset.ids or dataset.x_train.dtype in IDS)
 
 
 def taken_as_ids(dataset):
@@ -258,7 +310,7 @@ def taken_as_ids(dataset):
 def inputs_text(dataset):
     """Half a line: the shape and dtype of a sample in a model, and the change of its values."""
     dtype = _dtype_text(dataset)
-    shape = "x".join(str(size) for size in dataset.x_train.shape[1:])
+    shape = "x".join(str(size) for size in sample_shape(dataset))
     return f"{shape} {dtype}, {_change_text(dataset)}"
 
 
@@ -282,7 +334,7 @@ def _change_text(dataset):
 def inputs_record(dataset, task=None):
     """The record that a run and an exported model keep of their inputs; ``task`` as ``num_outputs``."""
     return {
-        "shape": list(dataset.x_train.shape[1:]),
+        "shape": list(sample_shape(dataset)),
         "dtype": _dtype_text(dataset),
         "classes": dataset.classes,
         "outputs": num_outputs(dataset, task),

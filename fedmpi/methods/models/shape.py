@@ -12,7 +12,7 @@ def image(shape, name, least):
     """
     if len(shape) != 3:
         raise ValueError(f"{name} needs images (C, H, W), got shape {tuple(shape)}; "
-                         "use logistic or mlp2nn")
+                         "use logistic or mlp2nn, or gpt for tokens")
     if min(shape[1:]) < least:
         raise ValueError(f"{name} needs images of at least {least} x {least} pixels, "
                          f"got shape {tuple(shape)}; use small_cnn or mlp2nn")

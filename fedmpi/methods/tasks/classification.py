@@ -47,7 +47,7 @@ def totals(outputs, targets):
 def check(outputs, targets, classes, option):
     """UserError unless targets are classes and outputs are logits, one a class."""
     way_out = ("take --task regression for values, --task multi-label for several labels "
-               "a sample")
+               "a sample, --task lm for tokens")
     require_targets(classes > 0, option, "classification", "classes", targets, way_out)
     n = len(targets)
     way_out = (f"the factory is given the {classes} classes as its second argument, and {n} "

@@ -20,7 +20,7 @@ def described(fed_data, population, options):
     them. Nothing is checked.
     """
     # It brings torch, which a page about run files does without.
-    from fedmpi.methods.datasets.dataset import targets_text
+    from fedmpi.methods.datasets.dataset import num_test, targets_text
     facts = {name: np.asarray(values) for name, (values, *_) in population.items()}
     dataset = fed_data.dataset
     held_out = facts.get("test_samples", np.zeros(1, np.int64))
@@ -33,7 +33,7 @@ def described(fed_data, population, options):
         "distinct": len(np.unique(fed_data.indices)),
         "validation": len(fed_data.validation),
         "server": len(fed_data.server),
-        "test": len(dataset.y_test),
+        "test": num_test(dataset),
         "held_out": int(held_out.sum()),
     }
     federation |= clients_of(facts, options["fault"])
