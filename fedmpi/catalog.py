@@ -27,6 +27,7 @@ STRATEGIES = {
     "fedadam": "fedmpi.methods.strategies.fedopt:fedadam",
     "fedyogi": "fedmpi.methods.strategies.fedopt:fedyogi",
     "fedadagrad": "fedmpi.methods.strategies.fedopt:fedadagrad",
+    "diloco": "fedmpi.methods.strategies.diloco:diloco",
     "fednova": "fedmpi.methods.strategies.fednova:fednova",
     "scaffold": "fedmpi.methods.strategies.scaffold:scaffold",
     "feddyn": "fedmpi.methods.strategies.feddyn:feddyn",
@@ -91,6 +92,7 @@ CODECS = {
     "bfloat16": "fedmpi.methods.codecs.values:bfloat16",
     "int8": "fedmpi.methods.codecs.values:int8",
     "sign": "fedmpi.methods.codecs.values:sign",
+    "topk": "fedmpi.methods.codecs.topk:topk",
 }
 # --dataset: samples and targets.
 DATASETS = {

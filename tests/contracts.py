@@ -23,7 +23,7 @@ from fedmpi.wire import positions
 __all__ = ["DEFAULTS", "SMALL", "assembled", "catalog", "laws", "loop", "make", "run_rounds", "small",
            "small_layout"]
 # Their first step is not the mean update: servers that adapt it, or add something to it.
-OTHER_STEPS = ("fedadam", "fedyogi", "fedadagrad", "feddyn")
+OTHER_STEPS = ("fedadam", "fedyogi", "fedadagrad", "feddyn", "diloco")
 
 
 def dealt(options):

@@ -32,6 +32,7 @@ CODECS = (
     "int8",
     "int8:entropy=true",
     "sign",
+    "topk",
 )
 # Weights of a filter of 64 channels, of a kernel, and of a block.
 FILTER, KERNEL, BLOCK = 576, 9, 16

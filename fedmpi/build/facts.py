@@ -73,6 +73,7 @@ def of_run(options, parts, data, layout):
         pruner_reports=pruner.probe is not None,
         server_update=parts.strategy.before is not None,
         sends=bool(parts.strategy.sends),
+        linear=parts.strategy.linear,
         linear_steps=parts.optimiser.travelled is not None,
         optimiser_state=tuple(parts.optimiser.init(torch.zeros(1))),
         clipped=options["clip_norm"] > 0,

@@ -168,7 +168,7 @@ def _refusals(options, parts):
     if pruner.masks or pruner.units or pruner.moves or pruner.probe:
         yield (f"--pruner {options['pruner']} gives clients masks of their own, or asks them for "
                "reports about one network; take dense or static")
-    if codec.weights or codec.feedback:
+    if codec.weights or codec.trained or codec.feedback:
         yield (f"--codec {options['codec']} codes weights apart from biases, or remembers what it "
                "lost: take float32 or float16")
     labels = _of_one_network(parts.contributions)

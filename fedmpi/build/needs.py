@@ -14,6 +14,7 @@ from fedmpi.compute.evaluate import evaluated
 from fedmpi.compute.forward import IMAGES
 from fedmpi.core.errors import UserError
 from fedmpi.methods.datasets.dataset import model_dtype, num_test
+from fedmpi.server import client_states
 from fedmpi.transport import place
 
 
@@ -43,7 +44,7 @@ def host_need(setup, ranks, first):
     run = setup.run
     network = setup.network
     together = min(run.together or 1, run.cohort)
-    memories = len(run.sizes) * run.codec.feedback
+    memories = len(run.sizes) * _kept_vectors(run)
     return footprint.host_need(
         network.layout.P,
         network.output_bytes,
@@ -54,6 +55,13 @@ def host_need(setup, ranks, first):
         first=first,
         together=together,
         memories=memories)
+
+
+def _kept_vectors(run):
+    """How many values a weight each client keeps between its rounds, unless they lie in files."""
+    if client_states.spills(run.kept_fields, run.layout, len(run.sizes)):
+        return 0
+    return sum(field.on == "support" for field in run.kept_fields.values())
 
 
 def planned_needs(options):

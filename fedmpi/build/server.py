@@ -7,6 +7,7 @@ import torch
 
 from fedmpi.build import held_out, kinds, server_data, smaller
 from fedmpi.build.network import sample
+from fedmpi.client.train import inner_fields
 from fedmpi.compute.derivatives import derivatives
 from fedmpi.compute.evaluate import evaluator, with_derived
 from fedmpi.compute.forward import MODELS
@@ -32,7 +33,8 @@ def server_parts(options, parts, data, network, device):
     sums_on_workers = adds_up(parts) and several is None
     wants_updates = any(part.updates for part in parts.contributions.values())
     num_dense = len(layout.dense_positions)
-    codec = fitted(parts.codec, num_dense)
+    codec = fitted(parts.codec, num_dense, layout.num_averages)
+    inner = inner_fields(parts.strategy, parts.optimiser)
     needs_previous_model = any(fault.needs_previous_model for fault in parts.faults)
     sizes = data.sizes.astype(np.float64)
     holdings = server_data.holdings(options, parts.strategy, data)
@@ -73,6 +75,7 @@ def server_parts(options, parts, data, network, device):
         quorum=options["quorum"],
         together=options["together"],
         lr=lr,
+        inner=inner,
         structure=structure,
         kinds=several,
         own_network=own_network,
@@ -101,9 +104,9 @@ def block(P):
 def adds_up(parts):
     """Whether workers may add up the updates of their clients.
 
-    They may if the merge is a weighted mean, with weights known before training, if all clients
-    train the same mask, and if the server waits for all answers. Ranks and observing estimators
-    play no part, so that the bits do not depend on them.
+    They may if the merge is a weighted mean over all clients, with weights known before training,
+    if all clients train the same mask, and if the server waits for all answers. Ranks and observing
+    estimators play no part, so that the bits do not depend on them.
     """
     pruner = parts.pruner
     timing = parts.timing
@@ -112,6 +115,9 @@ def adds_up(parts):
         return False
     # Clients' masks differ.
     if pruner.masks is not None or pruner.units is not None or pruner.moves:
+        return False
+    # The mean of each value is over other clients.
+    if parts.codec.sent is not None:
         return False
     return parts.strategy.additive and parts.weighting.fixed
 

@@ -32,11 +32,12 @@ def check_run(options, parts, run):
 
 def _refusals(options, parts, run):
     """Yield the reasons against networks of several sizes, each with a way out."""
-    strategy = run.strategy
-    if strategy.sends or strategy.answers or strategy.keeps or run.layout.personal:
+    strategy, codec = run.strategy, run.codec
+    keeps = strategy.keeps or run.inner or run.layout.personal
+    if strategy.sends or strategy.answers or keeps:
         yield (f"--strategy {options['strategy']} sends, asks for or lets clients keep more than "
                "the model: take fedmp or fedavg")
-    if run.codec.weights or run.codec.feedback:
+    if codec.weights or codec.trained or codec.feedback:
         yield (f"--codec {options['codec']} codes weights apart from biases, or remembers what it "
                "lost: take float32 or float16")
     if run.sampler.candidates:

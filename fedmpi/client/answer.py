@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from fedmpi.client.stats import WORK, Stats
-from fedmpi.client.train import OWN, RESIDUAL
+from fedmpi.client.train import INNER, OWN, RESIDUAL, inner_fields
 from fedmpi.core import exact_sum
 from fedmpi.core.support import gathered
 from fedmpi.methods.codecs.values import drawing
@@ -162,10 +163,26 @@ def _reply(parts, home, client, trained, support):
     for name, tensor in kept.items():
         field = strategy.keeps[name]
         state[name] = fields.values_of(name, field, tensor, support)
+    state |= _inner(parts, home, trained.state, support)
     if home.layout.personal:
         personal = home.layout.personal_positions.to(home.device)
         state[OWN] = gathered(task.x, personal)
     return Reply(support, update, answers, state)
+
+
+def _inner(parts, home, state, support):
+    """``{name: tensor}`` of an optimiser's ``state`` as the client keeps it, on ``support (K,)``."""
+    inner = {}
+    for name, field in inner_fields(parts.strategy, parts.optimiser).items():
+        # A fault may have left no state: the client starts anew in its next round.
+        tensor = state.get(name.removeprefix(INNER))
+        if tensor is None:
+            continue
+        if field.on == "support":
+            # Running averages, behind the trained R, have none.
+            tensor = F.pad(tensor, (0, home.layout.P - len(tensor)))
+        inner[name] = fields.values_of(name, field, tensor, support)
+    return inner
 
 
 def _checked(reply, loss, meta, cause):

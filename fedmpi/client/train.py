@@ -10,7 +10,7 @@ from fedmpi.client import home as homes
 from fedmpi.client import samples as shards
 from fedmpi.client.received import Received
 from fedmpi.compute.sgd import length_of, train
-from fedmpi.core.parts import Round, Task
+from fedmpi.core.parts import Descent, Field, Round, Task
 from fedmpi.core.rng import Purpose, stream_and_torch_seed
 from fedmpi.core.support import scattered
 from fedmpi.methods.datasets.stream import in_order
@@ -20,6 +20,8 @@ from fedmpi.wire import fields
 # updates that encoding has lost so far.
 OWN = "_personal"
 RESIDUAL = "_residual"
+# How the names of its optimiser's tensors begin, if training resumes.
+INNER = "_optimiser_"
 
 
 class Prepared(NamedTuple):
@@ -59,6 +61,7 @@ def prepared(parts, home, samples, job, arrays, received, last_mask, message):
     support = received.support
     kept = _kept(arrays)
     residual = kept.pop(RESIDUAL, None)
+    inner = _inner(parts, home, kept, support)
     base = received.base
     if home.layout.personal:
         personal = kept.pop(OWN, None)
@@ -67,6 +70,7 @@ def prepared(parts, home, samples, job, arrays, received, last_mask, message):
     kept = spread(home, parts.strategy.keeps, kept, support)
     message = message | _message_alone(parts, home, job, arrays, support)
     task = task_of(parts, home, samples, job, received, base, message, kept)
+    task = task._replace(inner=inner)
     reports = _reports(parts, task)
     if parts.pruner.probe is not None:
         probe = parts.pruner.probe(task)
@@ -82,6 +86,35 @@ def _kept(arrays):
         if kind == "kept":
             kept[name] = torch.from_numpy(array)
     return kept
+
+
+def inner_fields(strategy, optimiser):
+    """``{name: Field}`` of the optimiser's state that a client keeps; empty unless it resumes."""
+    local = strategy.local
+    if not (isinstance(local, Descent) and local.resumes):
+        return {}
+    fields_of = {}
+    for name, tensor in optimiser.init(torch.zeros(1)).items():
+        # A value a weight, or a count.
+        fields_of[INNER + name] = Field() if tensor.ndim else Field(on=())
+    return fields_of
+
+
+def is_for_training(name):
+    """Whether a value of a client's state serves its trainings alone, and no test of its model."""
+    return name == RESIDUAL or name.startswith(INNER)
+
+
+def _inner(parts, home, kept, support):
+    """``Task.inner``: the optimiser's state, taken out of the client's state ``kept``."""
+    fields_of = inner_fields(parts.strategy, parts.optimiser)
+    own = {name: kept.pop(name) for name in fields_of if name in kept}
+    inner = {}
+    for name, tensor in spread(home, fields_of, own, support).items():
+        if tensor.ndim:
+            tensor = tensor[: home.layout.R]
+        inner[name.removeprefix(INNER)] = tensor
+    return inner
 
 
 def _message_alone(parts, home, job, arrays, support):

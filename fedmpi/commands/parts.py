@@ -13,7 +13,7 @@ OWN = "what the strategy, the pruner and the codec send, and nothing of its own"
 # For kinds without messages of their own: the parts that decide about the bytes.
 WIRE = {
     "weighting": f"{OWN}: weights stay on the server",
-    "optimiser": f"{OWN}: its state stays on the client, and starts anew each round",
+    "optimiser": f"{OWN}: its state stays on the client, and starts anew each round unless the strategy keeps it",
     "schedule": f"{OWN}: the learning rate follows from the round and the step",
     "augment": f"{OWN}: inputs never travel",
     "dataset": "nothing: samples never travel; inputs and classes set the size of the model's ends",

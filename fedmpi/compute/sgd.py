@@ -197,7 +197,11 @@ def descend(task, descent=Descent(), own_batches=()):
         task.g.zero_()
     loss = float(operands["total"]) / max(seen, 1)
     travelled = _travelled(task.optimiser, lrs[:taken])
-    return Trained(loss, taken, seen, travelled)
+    state = {}
+    if descent.resumes:
+        # The recorder's next training writes to its tensors again.
+        state = {name: tensor.clone() for name, tensor in states_of(operands).items()}
+    return Trained(loss, taken, seen, travelled, state)
 
 
 def _travelled(optimiser, lrs):
@@ -258,6 +262,7 @@ def _start(task, descent, x):
     if x.is_cuda:
         start["lr"] = torch.zeros((), device=x.device)
     state = task.optimiser.init(x)
+    resume(state, task.inner)
     for name, tensor in state.items():
         start[STATE + name] = tensor
     may_move = task.probe.epoch is not None
@@ -268,6 +273,15 @@ def _start(task, descent, x):
     if descent.shift is not None:
         start["shift"] = shift_of(descent, task)
     return start
+
+
+def resume(state, inner):
+    """Write ``inner``, the state of a client's last round, to an optimiser's ``state`` in place.
+
+    An empty one leaves it as it is: at its start.
+    """
+    for name, tensor in inner.items():
+        state[name].copy_(tensor)
 
 
 def shift_of(descent, task):

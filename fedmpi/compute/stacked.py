@@ -21,7 +21,7 @@ from functools import partial
 import torch
 
 from fedmpi.compute.batch_plan import planned
-from fedmpi.compute.sgd import STATE, learning_rates, shift_of, states_of
+from fedmpi.compute.sgd import STATE, learning_rates, resume, shift_of, states_of
 from fedmpi.compute.stacked_forward import Step, averages, gradient, leaves, wide_forward
 from fedmpi.core.parts import Descent, Trained
 from fedmpi.core.support import count
@@ -76,6 +76,10 @@ def _train(model, layout, recorder, by_number, tasks, descent=Descent()):
         # The recorder's next training writes to its tensors again.
         X = X.clone()
     trained = _trained(plan, operands["total"], lengths, lrs, first.optimiser)
+    if descent.resumes:
+        states = states_of(operands)
+        trained = [of_client._replace(state=_row(states, row, copy=True))
+                   for row, of_client in enumerate(trained)]
     # The plan has the longest training first; the caller's order comes back.
     done = dict(zip(plan.order, zip(X, trained)))
     return [done[position] for position in range(len(tasks))]
@@ -123,6 +127,8 @@ def _start(tasks, descent):
     X = torch.stack(bases)
     start = {"X": X, "total": X.new_zeros(len(tasks))}
     state = first.optimiser.init(X[:, :R])
+    for row, task in enumerate(tasks):
+        resume(_row(state, row), task.inner)
     for name, tensor in state.items():
         start[STATE + name] = tensor
     if descent.mu:
@@ -134,6 +140,14 @@ def _start(tasks, descent):
         trainables = [task.trainable for task in tasks]
         start["trainable"] = _rows(trainables)
     return start
+
+
+def _row(state, row, copy=False):
+    """A client's part of an optimiser's ``state``: views, or copies."""
+    parts = {name: tensor[row] for name, tensor in state.items()}
+    if not copy:
+        return parts
+    return {name: part.clone() for name, part in parts.items()}
 
 
 def _rates(lrs, task):

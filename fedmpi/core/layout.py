@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedmpi.core.support import index_of
+from fedmpi.core.support import below, index_of
 from fedmpi.core.tensors import frozen, is_prunable, norm_statistics
 
 # float32 values: 64 bytes, a cache line, and a good length for tensor cores and vector units.
@@ -111,6 +111,11 @@ class Layout:
         """int32, sorted: the travelling positions of [Q, P)."""
         places = torch.nonzero(self.shared[self.Q:]).flatten()
         return (places + self.Q).int()
+
+    @cached_property
+    def num_averages(self):
+        """How many travelling values are not trained: the last of each support."""
+        return len(self.dense_positions) - below(self.dense_positions, self.R)
 
     @cached_property
     def _last(self):

@@ -124,6 +124,7 @@ class Facts(NamedTuple):
     coded: bool = False           # the codec changes values
     own_tests: bool = False       # clients have test parts of their own
     sends: bool = False           # the strategy sends more than the model
+    linear: bool = True           # the merge is a weighted mean
     linear_steps: bool = True     # the optimiser says how far its steps go, see Optimiser.travelled
     optimiser_state: tuple = ()   # names of the tensors of the optimiser's state
     clipped: bool = False         # the user gave --clip-norm: gradients may be shortened
@@ -313,13 +314,15 @@ class Descent(NamedTuple):
 
     ``mu`` adds ``mu (x - base)`` to the gradient, base being the received model. ``shift(task) ->
     (R,)`` or None is a constant vector, added to every gradient of this client and round.
-    ``loss`` replaces the objective's. ``shuffle`` deals the samples anew each epoch.
+    ``loss`` replaces the objective's. ``shuffle`` deals the samples anew each epoch. If it
+    ``resumes``, a client keeps its optimiser's state until its next round, and goes on from there.
     """
 
     mu: float = 0.0
     shift: Callable | None = None
     loss: Callable | None = None
     shuffle: bool = True
+    resumes: bool = False
 
 
 class Trained(NamedTuple):
@@ -330,6 +333,8 @@ class Trained(NamedTuple):
     samples: int                  # seen, all epochs
     # ``Optimiser.travelled`` of the steps' learning rates; NaN without it.
     travelled: float = math.nan
+    # {name: tensor}: the optimiser's state at the end, of a ``Descent`` that resumes.
+    state: dict = {}
 
 
 class Field(NamedTuple):
@@ -398,6 +403,9 @@ class Task(NamedTuple):
     # {name: tensor on the device} that this client kept of its last merged round.
     kept: dict = {}
     optimiser: Optimiser | None = None            # None in tasks without training
+    # {name: tensor on the device}: the optimiser's state at the end of the client's last round, for
+    # a ``Descent`` that resumes; else empty.
+    inner: dict = {}
     rates: Schedule | None = None                 # of lr; None: constant
     clip_norm: float = 0.0        # the largest norm of a step's gradient, 0: any
     accumulate: int = 1           # parts of a batch, whose gradients are added up
@@ -492,6 +500,9 @@ class Updates(NamedTuple):
     clients: torch.Tensor | None = None     # (C,) int64
     N: int = 0                              # clients in all
     round: Round | None = None
+    # (C, K) bool: the entries that a client's codec has sent; None: all that the client holds. Means
+    # are over these, see Codec.
+    sent: torch.Tensor | None = None
 
     def rows(self, chosen):
         """The updates of the rows ``chosen (C,) bool``. Sums over the cohort stay as they are."""
@@ -504,7 +515,7 @@ class Updates(NamedTuple):
         return self._replace(**replaced)
 
 
-BY_CLIENT = ("U", "B", "n", "steps", "travelled", "losses", "seconds", "clients")
+BY_CLIENT = ("U", "B", "sent", "n", "steps", "travelled", "losses", "seconds", "clients")
 
 
 def _rows(part, chosen):
@@ -818,10 +829,12 @@ class Codec(NamedTuple):
     after a round trip. A codec for updates only names in ``down`` the codec for models.
 
     * ``exact``: decoding gives back the very values, and their number alone decides the size.
-    * ``feedback``: before it encodes an update a client adds the losses of its earlier encodings,
-      and remembers the new loss.
+    * ``feedback``: before it encodes an update a client adds this multiple of the losses of its
+      earlier encodings, and remembers the new loss. 0 or False: it remembers nothing.
     * ``weights``: only prunable weights are coded; biases, norms and running averages travel as
-      float32 beside them.
+      float32 beside them. ``trained``: only running averages do.
+    * ``sent(arrays, K) -> (K,) bool`` are the values that a message has, for a codec that leaves
+      some out: the mean of each value is over the clients that sent it. None: over all clients.
     * ``draws``: it is called as ``encode(values, coding)``, for the same chance on any number of
       ranks.
     """
@@ -831,8 +844,10 @@ class Codec(NamedTuple):
     bound: Callable
     down: "Codec | None" = None
     exact: bool = False
-    feedback: bool = False
+    feedback: float = 0.0
     weights: bool = False
+    trained: bool = False
+    sent: Callable | None = None
     draws: bool = False
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing

@@ -14,7 +14,7 @@ def mean(updates, weights, rho=0.0, clip=0.0):
 
     ``sum_n w_n U_nj / max(sum_n w_n B_nj, rho)``: with rho = 0 a missing entry is no vote, with
     rho = 1 it is a vote for no change. The step of an entry without holders is 0, as U is. Without
-    B every client holds every entry.
+    B every client holds every entry. With ``sent``, which is part of B, it stands for B.
 
     Updates of trained parameters longer than ``clip`` times the median norm (0: none) are shrunk
     to that length; their votes stay. Cost: a pass over U and B, and one over clipped updates.
@@ -23,9 +23,10 @@ def mean(updates, weights, rho=0.0, clip=0.0):
         step = _clipped(updates, weights, clip)
     else:
         step = weights.float() @ updates.U
-    if updates.B is None:
+    voters = updates.B if updates.sent is None else updates.sent
+    if voters is None:
         return step
-    votes = holder_weights(updates.B, weights.float())
+    votes = holder_weights(voters, weights.float())
     return step.div_(votes.clamp_(min=max(rho, 1e-12)))
 
 

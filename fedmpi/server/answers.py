@@ -43,6 +43,7 @@ class Update(NamedTuple):
     rank: int
     parts: dict = {}              # {name: tensor} of the strategy's answers
     kept: dict = {}               # {name: tensor} of the client's state
+    sent: torch.Tensor | None = None      # (K,) bool: the values that the message had; None: all
 
 
 class Refused(NamedTuple):
@@ -155,7 +156,8 @@ def read(run, reply, ask, support, expected, announced):
         job_bytes=reply.job_bytes,
         rank=reply.rank,
         parts=parts,
-        kept=_kept(arrays))
+        kept=_kept(arrays),
+        sent=_sent(run, arrays, support))
 
 
 def _cause_unseen(loss):
@@ -180,6 +182,13 @@ def _values(run, meta, arrays, support):
         raise WireError(f"client {meta['client']} sent {len(values)} values for a support of "
                         f"{len(support)}")
     return values
+
+
+def _sent(run, arrays, support):
+    """(K,) bool: the values of the update that the message has; None: all."""
+    if run.codec.sent is None:
+        return None
+    return run.codec.sent(arrays, len(support))
 
 
 def _parts(run, arrays, support):

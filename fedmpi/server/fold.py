@@ -14,7 +14,7 @@ def stack(run, replies, support):
 
     If some client's support differs from it, the updates are on the union of all supports.
     """
-    B = None
+    B = sent = None
     if replies[0].values is None:
         # The updates are in the workers' sums, and no estimator looks at them.
         U = torch.empty(len(replies), 0)
@@ -27,10 +27,13 @@ def stack(run, replies, support):
             support = None
         support = union(run.layout, support, replies)
         U, B = _on_union(replies, support)
+    if replies[0].sent is not None:
+        sent = torch.stack([_on_all(reply, support) for reply in replies])
     parts, totals = _parts(run, replies, support)
     trained = below(support, run.layout.R)
     columns = _columns(run, replies)
-    return Updates(U, B, support, trained=trained, parts=parts, totals=totals, **columns)
+    return Updates(
+        U, B, support, trained=trained, parts=parts, totals=totals, sent=sent, **columns)
 
 
 def union(layout, support, replies):
@@ -56,6 +59,15 @@ def _on_union(replies, support):
         U[row, columns] = reply.values
         B[row, columns] = True
     return U, B
+
+
+def _on_all(reply, support):
+    """(K,) bool on the union ``support (K,)``: the values that a client's message had."""
+    if len(reply.sent) == len(support):
+        return reply.sent
+    whole = torch.zeros(len(support), dtype=torch.bool)
+    whole[torch.searchsorted(support, reply.support)] = reply.sent
+    return whole
 
 
 def _spread(values, of, support):

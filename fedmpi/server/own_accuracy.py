@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedmpi.client.train import RESIDUAL
+from fedmpi.client.train import is_for_training
 from fedmpi.server.exchange import ask, model_message
 from fedmpi.store import Column
 from fedmpi.transport.base import watched
@@ -153,8 +153,8 @@ def alone(run, state, mask, t, job):
         order = ask(run, state, client, t, mask)
         arrays = dict(order.arrays)
         for name, tensor in order.kept.items():
-            # A test sends no update, and needs no residual of earlier ones.
-            if name != RESIDUAL:
+            # A test sends no update, and trains nothing.
+            if not is_for_training(name):
                 arrays[f"kept/{name}"] = tensor.numpy()
         messages.append(({}, arrays))
     _, arrays = joined(messages)

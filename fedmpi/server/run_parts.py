@@ -75,6 +75,8 @@ class RunParts(NamedTuple):
     beside: Beside = NOTHING
 
     # Features of some runs; None in all others.
+    # {name: Field} of the optimiser's state that clients keep; empty: it starts anew each round.
+    inner: dict = {}
     own_tests: Any = None         # own_accuracy.OwnTests: clients have test parts of their own
     kinds: Any = None             # core.kinds.NetworkKinds: the run has more networks than one
     own_network: Any = None       # own_network.OwnNetwork: a network that only the server has
@@ -88,7 +90,7 @@ class RunParts(NamedTuple):
     @property
     def kept_fields(self):
         """``{name: Field}`` of the values that a client keeps between its rounds."""
-        fields = dict(self.strategy.keeps)
+        fields = {**self.strategy.keeps, **self.inner}
         if self.codec.feedback:
             fields[RESIDUAL] = Field()
         if self.layout.personal:

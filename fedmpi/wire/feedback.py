@@ -1,10 +1,11 @@
 """Error feedback: an encoding's loss is added to the client's next update.
 
-    total = update + residual;  sent = decode(encode(total));  residual = total - sent
+    total = update + feedback residual;  sent = decode(encode(total));  residual = total - sent
 
-After T updates, the sum of the sent ones is the sum of the true ones, less the last residual. Seide
-et al. 2014, "1-bit stochastic gradient descent"; Karimireddy et al. 2019 (arXiv 1901.09847). A
-residual is (K,) float32 on a support: with a pruned weight, its part of the residual is forgotten.
+``feedback`` is the codec's decay, mostly 1: then, after T updates, the sum of the sent ones is the
+sum of the true ones, less the last residual. Seide et al. 2014, "1-bit stochastic gradient
+descent"; Karimireddy et al. 2019 (arXiv 1901.09847). A residual is (K,) float32 on a support: with
+a pruned weight, its part of the residual is forgotten.
 """
 
 import torch
@@ -17,7 +18,7 @@ def feeding_back(codec, values, residual=None):
     """
     total = values
     if residual is not None:
-        total = values + residual
+        total = values + codec.feedback * residual
     arrays = codec.encode(total)
     sent = codec.decode(arrays, len(total))
     lost = total - sent

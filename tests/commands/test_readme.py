@@ -71,7 +71,8 @@ def test_commands_and_options_of_every_page_exist(name):
 @pytest.mark.parametrize("line", trainings())
 def test_every_training_command_runs(fedmpi, tmp_path, line):
     arguments = shlex.split(line)[1:]
-    fedmpi(1, *arguments, "--rounds", 2, "--clients", 4, "--local-epochs", 1, "--out", tmp_path / "run.h5")
+    length = ("--local-steps", 2) if "--local-steps" in arguments else ("--local-epochs", 1)
+    fedmpi(1, *arguments, "--rounds", 2, "--clients", 4, *length, "--out", tmp_path / "run.h5")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Facts, Round
 from fedmpi.store import read_run
 
-SPECS = [f"{name}:over={over},warmup={warmup}" for name in catalog.SCHEDULES for over in ("rounds", "steps")
+SPECS = [f"{name}:over={over},warmup={warmup}" for name in catalog.SCHEDULES for over in ("rounds", "steps", "run")
          for warmup in (1, 3)]
 
 
@@ -53,7 +53,17 @@ def test_a_schedule_says_what_it_makes_of_the_number_of_rounds(spec):
 def test_a_schedule_says_whether_it_looks_at_steps(spec):
     part = made(spec)
     moves = len({part.rate(Round(2, 6), step, 9) for step in range(9)}) > 1
-    assert part.within == ("steps" in spec) and moves <= part.within
+    assert part.within == ("rounds" not in spec) and moves <= part.within
+
+
+@pytest.mark.parametrize("spec", ["cosine:final=0.1,warmup=3", "linear", "step:every=5,factor=0.5",
+                                  "constant:warmup=9"])
+def test_over_the_run_steps_count_through_all_rounds(spec):
+    """Three rounds of four steps are as one round of twelve."""
+    run = made(spec + (",over=run" if ":" in spec else ":over=run"))
+    in_rounds = [run.rate(Round(t, 3), step, 4) for t in (1, 2, 3) for step in range(4)]
+    assert in_rounds == [run.rate(Round(1, 1), step, 12) for step in range(12)]
+    assert in_rounds == by_steps(spec + (",over=steps" if ":" in spec else ":over=steps"), 12)
 
 
 def test_an_endless_warm_up_is_told():
@@ -61,6 +71,8 @@ def test_an_endless_warm_up_is_told():
     assert list(made("constant:warmup=4").notes(facts)) == []
     assert "not over by the end of the 5 rounds" in list(made("constant:warmup=5").notes(facts))[0]
     assert "not over by the end of the 3 steps" in list(made("cosine:warmup=3,over=steps").notes(facts))[0]
+    assert list(made("cosine:warmup=14,over=run").notes(facts)) == []
+    assert "not over by the end of the 15 steps" in list(made("cosine:warmup=15,over=run").notes(facts))[0]
 
 
 @pytest.mark.parametrize("spec, message", [
@@ -95,7 +107,8 @@ def test_a_scheduled_round_is_a_round_at_that_rate():
     assert float(ends[0].norm()) < 0.8 * float(ends[1].norm())
 
 
-@pytest.mark.parametrize("schedule, code", [("step:every=2", 0), ("cosine", 2), ("cosine:over=steps", 0)])
+@pytest.mark.parametrize("schedule, code", [("step:every=2", 0), ("cosine", 2), ("cosine:over=steps", 0),
+                                            ("cosine:over=run", 2)])
 def test_a_run_is_extended_where_no_schedule_depends_on_its_end(fedmpi, tmp_path, schedule, code):
     out = tmp_path / "run.h5"
     fedmpi(1, "train", *SMALL, "--rounds", 2, "--schedule", schedule, "--out", out)

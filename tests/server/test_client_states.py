@@ -56,13 +56,19 @@ def test_what_is_too_much_for_memory_is_known_before():
 
 
 def scaffolds(**options):
-    return contracts.assembled(strategy="scaffold", pruner="set:every=2,sparsity=0.5", clients=5, cohort=3,
-                               weighting="uniform", **options)
+    usual = {"strategy": "scaffold", "pruner": "set:every=2,sparsity=0.5", "clients": 5, "cohort": 3,
+             "weighting": "uniform"}
+    return contracts.assembled(**usual | options)
 
 
-def played(store_path, rounds, first=1, state=None):
+def resuming(**options):
+    """A run whose clients keep an optimiser's state, a number of steps among it, and a residual."""
+    return scaffolds(**{"strategy": "diloco", "optimiser": "adamw", "codec": "topk:share=0.1,chunk=64"} | options)
+
+
+def played(store_path, rounds, first=1, state=None, assembled=None):
     """The state after some rounds whose checkpoints lie beside ``store_path``."""
-    run, start = scaffolds()
+    run, start = (assembled or scaffolds)()
     if state is None:
         state = start
         columns = record.columns(run)
@@ -73,17 +79,18 @@ def played(store_path, rounds, first=1, state=None):
     return loop.simulate(run, state, store, first, rounds, save_every=1), store
 
 
-def test_files_hold_the_same_bits_as_memory_and_a_killed_run_goes_on(tmp_path, monkeypatch):
-    expected, _ = played(tmp_path / "memory.h5", 6)
+@pytest.mark.parametrize("assembled", [scaffolds, resuming])
+def test_files_hold_the_same_bits_as_memory_and_a_killed_run_goes_on(tmp_path, monkeypatch, assembled):
+    expected, _ = played(tmp_path / "memory.h5", 6, assembled=assembled)
     monkeypatch.setattr(client_states, "IN_MEMORY", 0)
-    state, store = played(tmp_path / "files.h5", 4)
+    state, store = played(tmp_path / "files.h5", 4, assembled=assembled)
     assert all(found.values is None for found in state["clients"].values())
     # Killed here: what a later round has left is swept away.
     store.shelf.write(0, 99, {"c": torch.zeros(1).numpy()})
     loaded, done = store.load()
-    state, store = played(tmp_path / "files.h5", 6, done + 1, loop.loaded_state(loaded))
+    state, store = played(tmp_path / "files.h5", 6, done + 1, loop.loaded_state(loaded), assembled)
     assert torch.equal(state["x"], expected["x"]) and not os.path.exists(store.shelf.path_of(0, 99))
-    run, _ = scaffolds()
+    run, _ = assembled()
     for client in expected["clients"]:
         before = state_of_client(run, expected, client, expected["mask"])
         after = state_of_client(run._replace(shelf=store.shelf), state, client, state["mask"])

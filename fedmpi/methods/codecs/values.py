@@ -245,17 +245,19 @@ def squeezed(codec, name, dtype):
     return codec._replace(encode=encode, decode=decode)
 
 
-def fitted(codec, num_dense):
+def fitted(codec, num_dense, num_averages=0):
     """The ``codec`` for vectors that end in ``num_dense`` values without pruning.
 
-    Its ``down`` is filled in. A codec for weights alone sends the tail as float32.
+    The last ``num_averages`` of these are not trained. The codec's ``down`` is filled in. A codec
+    for weights alone sends the dense values as float32, one for trained values the averages.
     """
     codec = codec._replace(down=codec.down or codec)
-    if not codec.weights:
+    if not (codec.weights or codec.trained):
         return codec
+    tail = num_dense if codec.weights else num_averages
 
     def parted(values):
-        num_weights = len(values) - num_dense
+        num_weights = len(values) - tail
         return values[:num_weights], values[num_weights:]
 
     def encode(values, *coding):
@@ -264,15 +266,23 @@ def fitted(codec, num_dense):
         return arrays | {"tail": rest.cpu().numpy()}
 
     def decode(arrays, K):
-        weights = codec.decode(arrays, K - num_dense)
+        weights = codec.decode(arrays, K - tail)
         rest = torch.from_numpy(arrays["tail"])
         return torch.cat([weights, rest])
 
     def bound(values):
         weights, _ = parted(values)
-        return torch.cat([codec.bound(weights), torch.zeros(num_dense)])
+        return torch.cat([codec.bound(weights), torch.zeros(tail)])
 
-    return codec._replace(encode=encode, decode=decode, bound=bound)
+    def sent(arrays, K):
+        of_weights = codec.sent(arrays, K - tail)
+        return torch.cat([of_weights, torch.ones(tail, dtype=torch.bool)])
+
+    return codec._replace(
+        encode=encode,
+        decode=decode,
+        bound=bound,
+        sent=None if codec.sent is None else sent)
 
 
 def drawing(codec, seed, t, client=-1, message=0):

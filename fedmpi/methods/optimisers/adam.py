@@ -14,7 +14,7 @@ from fedmpi.core.parts import Optimiser
 
 
 def adam(beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0):
-    """Adam on clients, whose moments start anew each round.
+    """Adam on clients, whose moments start anew each round unless the strategy keeps them.
 
     Paper: Kingma and Ba 2015, "Adam: A Method for Stochastic Optimization", arXiv 1412.6980.
     Example: fedmpi train --optimiser adam --lr 0.001

@@ -2,7 +2,8 @@
 
     x <- x + sum_n w_n (x_n - x)            w_n: client n's share of the cohort's samples
 
-Clients start their optimiser anew each round. The usual optimiser is the one of the thesis's
+Clients start their optimiser anew each round; with ``diloco:outer=sgd,server_lr=1`` it would go on.
+The usual optimiser is the one of the thesis's
 experiments. All strategies share it, so that comparisons are fair; ``--optimiser sgd`` is the
 paper's plain SGD.
 """

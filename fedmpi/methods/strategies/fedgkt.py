@@ -16,7 +16,7 @@ and sends back the outputs z_s of the last epoch, as they were before each batch
 travels, no client's network is averaged: each client keeps its own. A sample is classified by the
 server's network on the features of the client's: ``--client-test`` measures both together.
 
-Departures. Optimisers start anew each round, as for all strategies here; the authors' code keeps
+Departures. Optimisers start anew each round, as for most strategies here; the authors' code keeps
 them. A client deals its samples anew each epoch, since z_s travels with its sample; the authors'
 code must keep one order. A last batch of a single sample joins the one before it. The features of
 test samples are not sent: clients are tested inside the simulation, which costs no bytes.

@@ -29,11 +29,18 @@ def codec(part, option):
         check_tensor(values, (K,), torch.float32, option, "what decode returns")
         return values
 
+    def sent(arrays, K):
+        positions = part.sent(arrays, K)
+        check_tensor(positions, (K,), torch.bool, option, "what sent returns")
+        return positions
+
     _check_arguments(part, option)
     # A second codec, for models on their way to clients.
     if part.down is not None:
         check_type(part.down, Codec, f"{option}: its codec down")
     checked = part._replace(encode=encode, decode=decode)
+    if part.sent is not None:
+        checked = checked._replace(sent=sent)
     _check_trial(checked, option)
     return checked
 
