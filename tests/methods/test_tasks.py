@@ -397,8 +397,10 @@ def test_a_task_of_the_users_plays(own):
 
 
 @pytest.mark.parametrize("fault, message", [
-    ("mean only", "expected the loss with reduction=none as a tensor (1,) of floats, got a tensor () float32"),
-    ("wide", "expected the metric right as a tensor (1,) of floats, got a tensor (1, 2) float32"),
+    ("mean only", "expected the loss with reduction=none as a tensor (n,) of floats, one value a sample, "
+                  "here (1,), got a tensor () float32"),
+    ("wide", "expected the metric right as a tensor (n,) of floats, one value a sample, here (1,), "
+             "got a tensor (1, 2) float32"),
     ("name", "expected names of metrics in small letters, digits and _, got 'Right!'"),
     ("headline", "expected a headline among the metrics right, got 'wrong'"),
     ("worst", "expected worst as a finite number > 0, got inf")])
