@@ -26,6 +26,7 @@ from fedmpi.build.options import DEFAULTS
 from fedmpi.build.parts import made
 from fedmpi.build.setup import dealt_out, message, set_up
 from fedmpi.core.errors import DataError
+from fedmpi.core.words import plural
 from fedmpi.run import launch
 from fedmpi.run.devices import pick_device
 from fedmpi.server import loop, record
@@ -187,7 +188,8 @@ def _head(name, device, options, num_samples, workers):
     return (
         f"{name} on {where}: seconds a round with test evaluation and run file, "
         f"{options['clients']} clients, {cohort} a round, {num_samples:,} samples, "
-        f"{workers} worker(s); the reference is {workers} plain PyTorch loop(s) of the same steps")
+        f"{plural(workers, 'worker')}; the reference is "
+        f"{plural(workers, 'plain PyTorch loop')} of the same steps")
 
 
 def federation(options, say):

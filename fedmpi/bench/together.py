@@ -23,6 +23,7 @@ from fedmpi.build.federation import shared_arrays
 from fedmpi.build.parts import network_of
 from fedmpi.build.setup import message, set_up
 from fedmpi.core.errors import DataError
+from fedmpi.core.words import plural
 from fedmpi.run import launch
 from fedmpi.run.devices import pick_device
 from fedmpi.server import loop, recruit
@@ -95,12 +96,11 @@ def _play(
     run.transport.publish(meta, arrays)
     rates = _rates(run, state, together, batch_size, model, repeats, say)
     workers = num_workers(run.transport)
-    plural = "s" if workers > 1 else ""
     where = device_name(device)
     num_weights = run.layout.num_parameters
     say(f"{cohort} of {users} clients a round, {samples} samples each, batch {batch_size}, "
-        f"{options['model']} ({num_weights:,} weights), {options['dataset']}, {workers} "
-        f"worker{plural} on {where}; rounds a second (median of {repeats}): {_medians(rates)}")
+        f"{options['model']} ({num_weights:,} weights), {options['dataset']}, "
+        f"{plural(workers, 'worker')} on {where}; rounds a second (median of {repeats}): {_medians(rates)}")
 
 
 def _rates(run, state, together, batch_size, model, repeats, say):

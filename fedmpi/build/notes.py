@@ -2,6 +2,7 @@
 
 from fedmpi.build import held_out
 from fedmpi.build.facts import asked
+from fedmpi.core.words import plural
 
 SHOWN = 3        # names of weights in a warning
 
@@ -16,7 +17,8 @@ def warnings(setup):
             yield f"{said}: {line}"
     for spec, faulty in zip(options["fault"], data.faults):
         if not faulty.any():
-            yield f"--fault {spec} hits none of the {len(faulty)} clients: its share rounds to 0"
+            of_all = plural(len(faulty), "client")
+            yield f"--fault {spec} hits none of the {of_all}: its share rounds to 0"
     yield from unused(network)
 
 

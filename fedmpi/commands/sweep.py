@@ -14,6 +14,7 @@ from fedmpi.commands.say import say
 from fedmpi.core import stop
 from fedmpi.core.errors import UserError
 from fedmpi.core.wide import aligned, terminal_width
+from fedmpi.core.words import plural
 
 
 def _read_sweep(context, parameter, path):
@@ -237,11 +238,11 @@ def _ended(folder, name, code, seconds):
     took = human_seconds(seconds)
     rounds, value = _reached(file)
     if code == stop.COME_BACK:
-        return f"{file}: stopped after {rounds} rounds, {took}"
+        return f"{file}: stopped after {plural(rounds, 'round')}, {took}"
     if code:
         log = sweeps.path(folder, name, "log")
         return (
-            f"{file}: FAILED after {rounds} rounds (exit code {code}), {took}: "
+            f"{file}: FAILED after {plural(rounds, 'round')} (exit code {code}), {took}: "
             f"{last_line(folder, name)}; see {log}")
     return f"{file}: done, {value}, {took}"
 

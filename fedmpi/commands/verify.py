@@ -7,6 +7,7 @@ import click
 from fedmpi.commands.reading import run_argument, run_paths
 from fedmpi.commands.say import write_out
 from fedmpi.core.errors import UserError
+from fedmpi.core.words import plural
 
 AGREE = "agree in every recorded number that is not a time"
 
@@ -25,7 +26,7 @@ def verify(a, b):
     # A folder with one run stands for it.
     if len(of_a) > 1 or len(of_b) > 1:
         raise UserError(
-            f"{a} stands for {len(of_a)} run(s), {b} for {len(of_b)}: name two runs, or two "
+            f"{a} stands for {plural(len(of_a), 'run')}, {b} for {len(of_b)}: name two runs, or two "
             "folders")
     lines = compare(of_a[0], of_b[0])
     if lines:

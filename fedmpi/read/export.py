@@ -9,6 +9,7 @@ import pandas as pd
 
 from fedmpi.core.errors import UserError
 from fedmpi.core.paths import readable
+from fedmpi.core.words import plural
 from fedmpi.read.dataframes import open_run
 from fedmpi.read.headline import headline_of
 from fedmpi.store.disk import refused_by
@@ -79,7 +80,7 @@ def to_file(paths, place, table="rounds"):
     if len(frames) > 1:
         frame = _joined(frames)
     _write(frame, place, kind)
-    return f"{place}: {table}, {len(frame)} rows, {len(frame.columns)} columns"
+    return f"{place}: {table}, {plural(len(frame), 'row')}, {plural(len(frame.columns), 'column')}"
 
 
 def _joined(frames):
@@ -143,7 +144,7 @@ def _to_tables(run, place, kind):
         _write(frame, path, kind)
         units, descriptions = frame.attrs["units"], frame.attrs["descriptions"]
         columns += [(table, name, units[name], descriptions[name]) for name in frame]
-        yield f"{path}: {len(frame)} rows, {len(frame.columns)} columns"
+        yield f"{path}: {plural(len(frame), 'row')}, {plural(len(frame.columns), 'column')}"
     yield _write_columns(columns, place)
     yield _write_attributes(run, place)
 
@@ -223,7 +224,7 @@ def _to_tensorboard(run, place):
     path = os.path.join(place, event_file)
     num_spreads = len({tag for tag, *_ in histograms})
     yield (f"{path}: {len(scalars)} scalars, {num_spreads} distributions over clients, "
-           f"{run.num_rounds} rounds")
+           f"{plural(run.num_rounds, 'round')}")
 
 
 def wall_times(run):

@@ -246,7 +246,7 @@ def _say_wrapped(line, say):
 def _opening(setup, seconds, width):
     """Lines, at most ``width`` wide, about the run that begins."""
     from fedmpi.build.population import dealt
-    from fedmpi.build.words import plural
+    from fedmpi.core.words import plural
     from fedmpi.core.layout import described
     options, data, run = setup.options, setup.data, setup.run
     transport = run.transport

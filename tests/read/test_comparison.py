@@ -63,7 +63,7 @@ def test_runs_that_failed_take_nothing_from_the_others():
     assert [group.label for group in groups] == ["lr 0.1", "lr 0.5", "lr 0.9"]       # what cannot be drawn is last
     found = report.comparison(groups)
     text = report.comparison_text(found)
-    assert "not the end: failed, b2.h5 after 1 rounds" in text and "not the end: failed, after 0 rounds" in text
+    assert "not the end: failed, b2.h5 after 1 round" in text and "not the end: failed, after 0 rounds" in text
     assert re.search(r"final accuracy +0.500 ± 0.100 +0.800 ± 0.141 \(2 of 3 seeds\) +-\n", text)
     assert re.search(r"2 rounds +0.500 ± 0.100 +0.800 ± 0.141 \(2 of 3 seeds\) +-\n", text)
     paired = {(each["group"], each["axis"]): each for each in found["paired"]}

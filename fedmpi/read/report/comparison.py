@@ -16,6 +16,7 @@ from fedmpi.read.report.statistics import interval, paired_difference
 from fedmpi.read.report.text import human_bytes, human_flops, human_seconds
 from fedmpi.read.report.truth import options
 from fedmpi.core.wide import aligned, wrapped
+from fedmpi.core.words import plural
 
 AXES = ("rounds", "bytes", "flops", "virtual")
 # Runs are compared at these shares of the cost of the cheapest run.
@@ -318,7 +319,7 @@ def outcome_text(name, over_seeds, of=None):
     if is_spread:
         text += f" ± {show(std)}"
     if n < (of or 0):
-        text += f" ({n} of {of} seeds)"
+        text += f" ({n} of {plural(of, 'seed')})"
     return text
 
 
@@ -474,7 +475,7 @@ def _group_lines(record):
         if status in ("", "finished"):
             continue
         name = f"{path} " if several else ""
-        yield f"   not the end: {STATUS.get(status, status)}, {name}after {played} rounds"
+        yield f"   not the end: {STATUS.get(status, status)}, {name}after {plural(played, 'round')}"
 
 
 def _section(title, head, rows, otherwise="", left=(0,)):

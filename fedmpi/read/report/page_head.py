@@ -2,6 +2,7 @@
 
 import os
 
+from fedmpi.core.words import plural
 from fedmpi.read.report.chance import stuck, stuck_text
 from fedmpi.read.report.comparison import STATUS
 from fedmpi.read.report.groups import option_text
@@ -99,8 +100,8 @@ def _values_of(name, runs):
 def _rounds_text(run):
     planned = options(run).get("rounds")
     if planned:
-        return f"{len(run.ends)} of {planned} rounds"
-    return f"{len(run.ends)} rounds"
+        return f"{len(run.ends)} of {plural(planned, 'round')}"
+    return f"{plural(len(run.ends), 'round')}"
 
 
 def _dates(runs):
@@ -135,7 +136,7 @@ def _unfinished(runs):
     for path, run in runs.items():
         status = str(run.attrs.get("status", ""))
         if status not in ("finished", ""):
-            progress = f"{os.path.basename(path)} after {len(run.ends)} rounds"
+            progress = f"{os.path.basename(path)} after {plural(len(run.ends), 'round')}"
             by_status.setdefault(status, []).append(progress)
     notes = []
     for status, names in by_status.items():

@@ -4,6 +4,7 @@ from fedmpi.read.report.profile import AFTER, BESIDE, OWN, alone, profile
 from fedmpi.read.report.text import human_seconds
 from fedmpi.read.report.truth import options
 from fedmpi.core.wide import aligned, wrapped
+from fedmpi.core.words import plural
 
 # The characters of the longest bar.
 BAR = 24
@@ -24,7 +25,7 @@ def profile_text(run, width=None):
 def _head(run, times):
     num_rounds, wall_s = times["rounds"], times["wall_s"]
     round_s = wall_s / num_rounds
-    line = f"{num_rounds} rounds, {human_seconds(wall_s)}, {round_s:.3g} s a round"
+    line = f"{plural(num_rounds, 'round')}, {human_seconds(wall_s)}, {round_s:.3g} s a round"
     if run.attrs.get("status") == "running":
         line += ", so far"
     return line
@@ -128,7 +129,7 @@ def _clients(run, times):
 def _slow_client(row):
     numbers = f"{row['median_s']:.3g} s"
     if row["samples"] is not None:
-        numbers += f", {row['samples']:,} samples"
+        numbers += f", {plural(row['samples'], 'sample')}"
     return f"{row['client']} ({numbers})"
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from fedmpi.core.wide import aligned, labelled
+from fedmpi.core.words import plural
 from fedmpi.read.headline import headline
 from fedmpi.read.report.metrics import FLOPS, TIMES, final_metrics
 from fedmpi.read.report.own import own_text
@@ -89,14 +90,15 @@ def _extended(run):
         # Neither is recorded of a session that kept the number.
         if before != after:
             done = session["done"]
-            yield "extended", f"from {before} to {after} rounds, resumed after round {done}"
+            rounds = plural(after, "round")
+            yield "extended", f"from {before} to {rounds}, resumed after round {done}"
 
 
 def _status(run, metrics):
     planned = options(run).get("rounds")
-    done = f"{metrics['rounds']} rounds"
+    done = f"{plural(metrics['rounds'], 'round')}"
     if planned is not None:
-        done = f"{metrics['rounds']} of {planned} rounds"
+        done = f"{metrics['rounds']} of {plural(planned, 'round')}"
     parts = [str(run.attrs.get("status", "")), done]
     if "created" in run.attrs:
         parts.append(f"created {run.attrs['created']}")
@@ -143,7 +145,7 @@ def _networks_text(run, leading):
         values = run.rounds.get(f"{leading.name}_{name}", np.empty(0))
         finite = values[np.isfinite(values)]
         if len(finite):
-            parts.append(f"{name} {finite[-1]:.4f} ({count} clients)")
+            parts.append(f"{name} {finite[-1]:.4f} ({plural(count, 'client')})")
     return ", ".join(parts)
 
 
@@ -169,7 +171,7 @@ def _kept_text(run):
     changed = run.rounds.get("mask_changed")
     if changed is None:
         return text
-    return f"{text}, the mask moved in {np.count_nonzero(changed)} rounds"
+    return f"{text}, the mask moved in {plural(np.count_nonzero(changed), 'round')}"
 
 
 def _prunable_text(attrs):
@@ -271,7 +273,7 @@ def _bad_clients(run):
     bad = is_bad(tied(truth), faulty(run))
     injected = ", ".join([*_faults(run), *_wrong_labels(run.population.get("noise"))])
     if np.ptp(tied(truth)):
-        yield "quality", f"{bad.sum()} bad of {N} clients: {injected}"
+        yield "quality", f"{bad.sum()} bad of {plural(N, 'client')}: {injected}"
         return
     reason = injected or "no faults"
     yield "quality", f"all {N} clients are equally good ({reason}): nothing to find"
