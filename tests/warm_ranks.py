@@ -29,7 +29,7 @@ import traceback
 
 SHIM = pathlib.Path(__file__).with_name("rank_shim.py")
 # Beginnings of variables that say nothing to the libraries that are imported before a rank is forked.
-READ_LATE = ("FEDMPI_", "MPIR_CVAR_", "PYTHONPATH")
+READ_LATE = ("FEDMPI_", "MPIR_CVAR_")
 # What a rank imports before it has played a round; not MPI, which begins when it is imported.
 SOON = ("h5py", "torch", "torch.utils.flop_counter", "fedmpi.cli", "fedmpi.run.session", "fedmpi.build.setup",
         "fedmpi.build.worker", "fedmpi.client.worker", "fedmpi.server.loop", "fedmpi.store", "fedmpi.read.report")

@@ -569,8 +569,8 @@ class Pruner(NamedTuple):
     to earlier values. ``probe(task) -> Probe`` runs on clients, or is None.
 
     The server zeroes pruned weights. If the pruner ``keeps_pruned_values`` it leaves their last
-    values, which are not sent. ``exact``: the number of kept weights never changes, as the server asserts.
-    ``moves``: clients change their masks while they train, so updates do not add up.
+    values, which are not sent. ``exact``: the number of kept weights never changes, as the server
+    asserts. ``moves``: clients change their masks while they train, so updates do not add up.
 
     ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every
     client a mask of its own to train. The global model is then cut to ``nominal(state, mask,
@@ -835,8 +835,8 @@ class Fault(NamedTuple):
 
     ``local(task, train, previous) -> Trained`` replaces the strategy's local training, ``train()
     -> Trained``: it changes ``task.x (P,)`` in place, on trainable weights only. Its chance comes
-    from ``task.gen`` alone. If it ``needs_previous_model``, ``previous (P,)`` is the model published
-    in the round before, None in the first round; otherwise it is None.
+    from ``task.gen`` alone. If it ``needs_previous_model``, ``previous (P,)`` is the model of the
+    round before, None in the first round; otherwise it is None.
     """
 
     who: Callable

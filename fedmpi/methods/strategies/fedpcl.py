@@ -147,7 +147,7 @@ def _check_choice(option, value, choices):
 # --- on clients ---
 
 def targets(task, features):
-    """``(has_prototype, prototypes)``, see ``filled``: all clients', or its own before any answer."""
+    """``(has_prototype, prototypes)``, see ``filled``: all clients', or first its own."""
     sent = task.message
     if len(sent["owned"]):
         return filled(sent["owned"], sent["rows"], sent["means"])
