@@ -98,9 +98,10 @@ def _play(
     workers = num_workers(run.transport)
     where = device_name(device)
     num_weights = run.layout.num_parameters
+    on = f"{plural(workers, 'worker')} on {where}"
     say(f"{cohort} of {users} clients a round, {samples} samples each, batch {batch_size}, "
-        f"{options['model']} ({num_weights:,} weights), {options['dataset']}, "
-        f"{plural(workers, 'worker')} on {where}; rounds a second (median of {repeats}): {_medians(rates)}")
+        f"{options['model']} ({num_weights:,} weights), {options['dataset']}, {on}; "
+        f"rounds a second (median of {repeats}): {_medians(rates)}")
 
 
 def _rates(run, state, together, batch_size, model, repeats, say):

@@ -12,7 +12,7 @@ from fedmpi.core.wide import terminal_width, wrapped
 from fedmpi.run.launcher import speaks
 
 
-@click.command(cls=Options)
+@click.command(cls=Options, short_help="Who holds which samples, before any training.")
 @data_options
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.option(

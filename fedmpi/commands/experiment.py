@@ -17,7 +17,7 @@ from fedmpi.core.words import plural
 INTERRUPTED = 130
 
 
-@click.command()
+@click.command(short_help="Play a whole study, with a verdict on each claim.")
 @click.argument("recipe", required=False, metavar="[NAME|RECIPE.toml]")
 @click.option(
     "--size", default="smoke", show_default=True,

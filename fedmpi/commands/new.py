@@ -32,7 +32,7 @@ def kinds(context, parameter, typed):
     return [kind for kind in catalog.KINDS if kind.startswith(typed)]
 
 
-@click.command("new")
+@click.command("new", short_help="Write a method that works, and its test, to be edited.")
 @click.argument("kind", shell_complete=kinds)
 @click.argument("name")
 @click.option(

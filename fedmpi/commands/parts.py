@@ -28,7 +28,7 @@ WIRE = {
 }
 
 
-@click.command("list")
+@click.command("list", short_help="What can be chosen: kinds, names, one name in full.")
 @click.argument("kind", required=False, type=click.Choice(list(catalog.KINDS)), metavar="[KIND]")
 @click.argument("name", required=False, shell_complete=names)
 def list_parts(kind, name):

@@ -9,7 +9,7 @@ from fedmpi.core.words import plural
 TABLES = ("rounds", "clients", "own", "population")
 
 
-@click.command()
+@click.command(short_help="The schema of run files, or of one of them.")
 @click.argument("run", required=False, metavar="[RUN.h5]")
 def schema(run):
     """The schema of run files: every place, attribute and column with its dtype, unit and meaning;

@@ -3,7 +3,7 @@
 import re
 import shutil
 import textwrap
-from itertools import groupby, zip_longest
+from itertools import zip_longest
 
 # Characters between two columns of a table.
 GAP = 2
@@ -189,16 +189,17 @@ def _block(lines, width):
         for item in joined.split(" * "):
             yield from wrapped("* " + item.removeprefix("* "), width, "  ")
     elif any(line.startswith(" ") for line in lines):
-        # A title may stand above.
-        for is_indented, group in groupby(lines, lambda line: line.startswith(" ")):
-            shown = _indented(list(group), width) if is_indented else group
-            yield from shown
+        if lines[0].endswith(":"):
+            # A title, such as "options:".
+            yield lines[0]
+            lines = lines[1:]
+        yield from _laid_out(lines, width)
     else:
         yield from wrapped(" ".join(lines), width)
 
 
-def _indented(lines, width):
-    """Indented lines as they are, if they fit; else rows of a table, or formulas, broken."""
+def _laid_out(lines, width):
+    """Lines as they are, if they fit; else rows of a table, or formulas, broken."""
     if all(len(line) <= width for line in lines):
         return lines
     column = _second_column(lines)

@@ -97,8 +97,8 @@ def common_round(resume, options, parts):
     if new == old:
         return None
     if new < played:
-        raise UserError(f"--rounds {new}: {resume} has {plural(played, 'round')}, and none is taken "
-                        "back; --until N stops a run after round N")
+        raise UserError(f"--rounds {new}: {resume} has {plural(played, 'round')}, and none is "
+                        "taken back; --until N stops a run after round N")
     saved = [t for t, _ in checkpoints(checkpoint_folder(resume)) if t <= played]
     try:
         plans = extend.plans(options, parts)

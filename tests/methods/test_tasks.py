@@ -214,7 +214,7 @@ def test_own_data_of_values_and_of_labels(tmp_path):
 
 
 @pytest.mark.parametrize("y, targets, message", [
-    (np.linspace(0, 1, 6), "classes", "or say targets=values and --task regression"),
+    (np.linspace(0, 1, 6), "classes", "or say targets=values and take a --task for values: regression"),
     (np.ones((6, 3)), "classes", "several labels a row for targets=labels"),
     (np.full((6, 3), 0.5), "labels", "must be rows of 0 and 1, (N, labels), got (6, 3) float64"),
     (np.zeros((6, 3, 2)), "values", "must be values (N,) or (N, d), got (6, 3, 2)"),

@@ -10,7 +10,7 @@ from fedmpi.read.headline import headline
 from fedmpi.read.report.metrics import FLOPS, TIMES, final_metrics
 from fedmpi.read.report.own import own_text
 from fedmpi.read.report.statistics import tied
-from fedmpi.read.report.text import LOST, human_bytes, human_flops, human_seconds
+from fedmpi.read.report.text import LOST, human_bytes, human_flops, human_seconds, measure_text
 from fedmpi.read.report.truth import exact, faulty, is_bad, judged, options, quality
 
 # Columns of the labels: the longest, "virtual time", and the gap.
@@ -118,7 +118,7 @@ def _model_quality(run, metrics):
     for name in (*others, "loss"):
         final = metrics.get(f"final_{name}")
         if final is not None:
-            yield name.replace("_", " "), f"final {final:.4f}"
+            yield name.replace("_", " "), f"final {measure_text(final)}"
     yield "validation", _validation_text(metrics, leading)
     if "sparsity" in metrics:
         sparsity = f"{metrics['sparsity']:.4f} of the prunable weights are zero"
@@ -127,15 +127,17 @@ def _model_quality(run, metrics):
 
 
 def _headline_text(metrics, leading):
-    final = f"final {metrics[f'final_{leading.name}']:.4f}"
+    last = metrics[f"final_{leading.name}"]
+    final = f"final {measure_text(last)}"
     chosen = metrics.get(f"chosen_{leading.name}")
     if chosen is None:
         return f"{final} (without validation samples no round can be called the best)"
-    return f"{final}; {chosen:.4f} in round {metrics['chosen_round']}, the best by validation"
+    best = f"{measure_text(chosen)} in round {metrics['chosen_round']}"
+    return f"{final}; {best}, the best by validation"
 
 
 def _networks_text(run, leading):
-    """The last headline of each network; empty if the run has one network, or tests none of them."""
+    """The last headline of each network; empty if the run has one, or tests none of them."""
     trained = run.population.get("network")
     if trained is None:
         return ""
@@ -145,7 +147,7 @@ def _networks_text(run, leading):
         values = run.rounds.get(f"{leading.name}_{name}", np.empty(0))
         finite = values[np.isfinite(values)]
         if len(finite):
-            parts.append(f"{name} {finite[-1]:.4f} ({plural(count, 'client')})")
+            parts.append(f"{name} {measure_text(finite[-1])} ({plural(count, 'client')})")
     return ", ".join(parts)
 
 
@@ -155,7 +157,7 @@ def _validation_text(metrics, leading):
     for name in dict.fromkeys((leading.name, "loss")):
         value = metrics.get(f"final_val_{name}")
         if value is not None:
-            parts.append(f"{name.replace('_', ' ')} {value:.4f}")
+            parts.append(f"{name.replace('_', ' ')} {measure_text(value)}")
     return ", ".join(parts)
 
 
