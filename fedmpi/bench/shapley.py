@@ -193,7 +193,7 @@ def _timed(run, state, cohort, coalitions, transport):
     """``(seconds, values)`` of the coalitions, evaluated by the workers of ``transport``."""
     utility = Utility(run.transport, None, run.block, cohort, state["strategy"])
     # The exchange of updates does not count.
-    utility._load()
+    utility.load()
     utility.transport = transport
     start = time.perf_counter()
     values = utility(coalitions)

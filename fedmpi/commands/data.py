@@ -5,7 +5,7 @@ import json
 import click
 
 from fedmpi.build.options import opened
-from fedmpi.commands.given import Options, data_options
+from fedmpi.commands.run_options import Options, data_options
 from fedmpi.commands.runs import check_parts
 from fedmpi.commands.say import write_out
 from fedmpi.core.wide import terminal_width, wrapped

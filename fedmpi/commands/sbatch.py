@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from fedmpi.commands.given import Options, run_file
+from fedmpi.commands.run_options import Options, run_file
 from fedmpi.commands.runs import (
     all_options, arguments, check_parts, check_script, deliver, slurm_options)
 from fedmpi.commands.say import say
