@@ -157,7 +157,7 @@ def targets_of(spec):
 
 
 def _task_samples(part):
-    """``(sort, outputs (7, 3), targets (7, ...), classes)`` of the task's sort."""
+    """``(sort, outputs (7, w), targets (7, ...), classes)`` of the task's sort; w as it wants."""
     gen = torch.Generator().manual_seed(3)
     shape = (SAMPLES, OUTPUTS)
     outputs = torch.randn(shape, generator=gen)
@@ -165,14 +165,19 @@ def _task_samples(part):
     labels = torch.randint(0, 2, shape, generator=gen, dtype=torch.uint8)
     values = torch.randn(shape, generator=gen)
     sorts = (("classes", classes, OUTPUTS), ("labels", labels, 0), ("values", values, 0))
+    refusals = []
     for sort, targets, num_classes in sorts:
+        if part.outputs is not None:
+            outputs = torch.randn(SAMPLES, part.outputs(targets, num_classes), generator=gen)
         try:
             part.check(outputs, targets, num_classes, "--model")
-        except UserError:
+        except UserError as error:
+            refusals.append(f"for {sort} it says: {error}")
             continue
         return sort, outputs, targets, num_classes
     raise AssertionError("check takes no targets: neither classes, nor labels (n, C) uint8, nor "
-                         "values (n, d) float32")
+                         "values (n, d) float32, with as many outputs as Objective.outputs says; "
+                         + "; ".join(refusals))
 
 
 def _check_loss(part, outputs, targets):
@@ -244,7 +249,7 @@ def _check_total(total, values, name):
 
 def _check_refusals(part, outputs, targets, classes):
     """Outputs of other shapes are refused by a UserError, the option first."""
-    narrow = outputs[:, :2]
+    narrow = outputs[:, :-1]
     short = outputs[:5]
     infinite = outputs / 0
     for wrong in (narrow, short, (outputs,), infinite):
