@@ -30,6 +30,7 @@ from fedmpi.core.words import plural
 from fedmpi.run import launch
 from fedmpi.run.devices import pick_device
 from fedmpi.server import loop, record
+from fedmpi.server.run_state import initial_state
 from fedmpi.store import RunFile
 
 # Options of all works; the rounds never end a measurement.
@@ -248,7 +249,7 @@ class Arm:
         self.run = run
         self.done = 0
         self.accuracy = math.nan
-        self.state = loop.start(run, setup.network.first)
+        self.state = initial_state(run, setup.network.first)
         # Nobody looks at its population and partition.
         population, partition = {}, ([0], [])
         self.store = RunFile.create(path, {}, rounds, clients, population, partition)

@@ -15,7 +15,7 @@ from fedmpi.plugins.spec import split
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Round
 from fedmpi.core.words import plural
-from fedmpi.server.loop import evaluates
+from fedmpi.server.evaluation import evaluates
 
 # Kinds of which a run has one part, and whose parts get the number of rounds.
 ONE = ("strategy", "schedule", "pruner", "weighting")

@@ -16,7 +16,8 @@ from fedmpi.plugins.entry import is_own
 from fedmpi.plugins.spec import split
 from fedmpi.build import setup as setups
 from fedmpi.build.federation import cut, shared_arrays, without_pixels
-from fedmpi.server import loop
+from fedmpi.server.round import run_round
+from fedmpi.server.run_state import initial_state
 from fedmpi.build.worker import worker_parts
 from fedmpi.client.worker import Worker
 from fedmpi.core.errors import DivergedError, FedError, UserError, WorkerError
@@ -100,12 +101,12 @@ def _play(setup):
     build = partial(worker_parts, parts=setup.parts)
     transport = Local(Worker(build, lambda name, local_rank: torch.device("cpu")))
     run = setup.run._replace(transport=transport)
-    state = loop.start(run, setup.network.first)
+    state = initial_state(run, setup.network.first)
     transport.share({"kind": "data", "goes_on": ""}, shared_arrays(setup.data))
     sent = setup._replace(data=without_pixels(setup.data))
     transport.publish(*setups.message(sent, state))
     try:
-        loop.run_round(run, state, 1)
+        run_round(run, state, 1)
     except UserError:
         raise
     except (WorkerError, DivergedError):

@@ -791,7 +791,7 @@ class Timing(NamedTuple):
 class Coding(NamedTuple):
     """The facts about a message for a codec with random choices."""
 
-    # A numpy Generator, the same on any rank for this message; use no other chance.
+    # A numpy Generator, the same on any rank for this array; use no other chance.
     gen: Any
     t: int                        # the round whose model is trained
     client: int                   # whose update it is, -1 for the model itself
@@ -801,8 +801,9 @@ class Codec(NamedTuple):
     """Values on the wire: ``encode(values (K,) float32) -> dict of numpy arrays``, and back.
 
     The values of an update are finite: in place of one that has diverged, and will not be merged,
-    zeros are encoded. ``decode(arrays, K) -> (K,)``. ``bound(values) -> (K,)`` is the largest error of each value
-    after a round trip. A codec for updates only names in ``down`` the codec for models.
+    zeros are encoded. ``decode(arrays, K) -> (K,)``. ``bound(values) -> (K,)`` is the largest error
+    of each value after a round trip. A codec for updates only names in ``down`` the codec for
+    models.
 
     * ``exact``: decoding gives back the very values, and their number alone decides the size.
     * ``feedback``: before it encodes an update a client adds the losses of its earlier encodings,

@@ -11,6 +11,7 @@ from fedmpi.build.worker import worker_parts
 from fedmpi.client.worker import Worker
 from fedmpi.plugins.spec import make
 from fedmpi.server import loop
+from fedmpi.server.run_state import initial_state
 from fedmpi.transport.local import Local
 
 SMALL = {
@@ -64,7 +65,7 @@ def assembled(*, of_server=None, of_worker=None, around=None, **options):
     transport = Local(worker)
     run = setup.run._replace(transport=transport)
     transport.share({"kind": "data"}, shared_arrays(setup.data))
-    state = loop.start(run, setup.network.first)
+    state = initial_state(run, setup.network.first)
     transport.publish(*message(setup, state))
     return run, state
 

@@ -132,6 +132,7 @@ def _play(setup, clients, few_samples):
     """The ``TwoRounds`` of two rounds in memory."""
     from fedmpi.run.launch import worker
     from fedmpi.server import loop
+    from fedmpi.server.run_state import initial_state
     from fedmpi.transport.local import Local
     data = setup.data
     if few_samples:
@@ -139,7 +140,7 @@ def _play(setup, clients, few_samples):
     run = _short(setup, data, clients)
     run = run._replace(transport=Local(worker(setup.parts)))
     store = _memory_store(data, run)
-    state = loop.start(run, setup.network.first)
+    state = initial_state(run, setup.network.first)
     run.transport.share({"kind": "data", "goes_on": ""}, shared_arrays(data))
     sent = setup._replace(data=without_pixels(data), run=run)
     run.transport.publish(*message(sent, state))

@@ -116,10 +116,10 @@ def restored(store, setup, say, common=None):
     Without a checkpoint the run begins again. Rounds after the checkpoint are played again: to the
     same bits, unless the number of rounds has changed.
     """
-    from fedmpi.server.loop import loaded_state, start
+    from fedmpi.server.run_state import initial_state, loaded_state
     run, attrs = setup.run, store.run().attrs
     _check_same(store, attrs, setup)
-    fresh = start(run, setup.network.first)
+    fresh = initial_state(run, setup.network.first)
     try:
         state, done = store.load(warn=lambda text: say(f"warning: {text}"), round=common)
         state = loaded_state(state)
