@@ -47,11 +47,13 @@ OUTCOMES = {
 def outcome_words(leading):
     """``{name: words}`` of the outcomes of runs with this ``Headline``."""
     name, word = leading.name, leading.word
+    others = [metric for metric in leading.metrics if metric != name]
     return {
         f"final_{name}": f"final {word}",
         f"chosen_{name}": f"{word} at best validation",
         f"final_own_{name}": "own tests, mean of clients",
         f"final_own_{name}_worst": "own tests, worst tenth",
+        **{f"final_{metric}": f"final {metric.replace('_', ' ')}" for metric in others},
     } | OUTCOMES
 
 
@@ -78,7 +80,8 @@ def comparison(groups, target=None, against=0, every_pair=False):
 
     * ``differ``: texts of the options that differ.
     * ``outcomes``: Intervals over seeds, None if a run lacks it.
-    * ``headline``: the name of the compared metric, the key of its values below.
+    * ``headline``: the name of the compared metric, the key of its values below; ``metrics``: the
+      names of all metrics.
     * ``tasks``: lines for the reader if the runs' tasks differ.
     * ``equal``: by axis, ``budgets`` and, for each, the test headlines of each group's runs within
       it.
@@ -102,6 +105,7 @@ def comparison(groups, target=None, against=0, every_pair=False):
     return {
         "groups": [_record(group) for group in groups],
         "headline": leading.name,
+        "metrics": list(leading.metrics),
         "higher": leading.higher,
         "tasks": task_lines(runs_of(groups)),
         "differ": differing(groups),
@@ -390,7 +394,8 @@ def _differ_section(numbers):
 
 
 def _outcome_section(numbers, title):
-    words = outcome_words(Headline(numbers["headline"]))
+    leading = Headline(numbers["headline"], metrics=tuple(numbers["metrics"]))
+    words = outcome_words(leading)
     num_runs = [len(record["runs"]) for record in numbers["groups"]]
     heads = ["", *_tags(numbers)]
     rows = []
