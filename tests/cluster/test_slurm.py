@@ -357,7 +357,7 @@ def test_what_a_script_does_when_its_run_ends(bare, code, arguments, expected):
     (("--time", "soon"), "--time must be"),
     (("--time", "2"), "no longer than the notice"),
     (("--memory", "lots"), "--memory must be a size"),
-    (("--memory", "1G"), "33 ranks there need about 24G"),
+    (("--memory", "1G"), "33 ranks there need about 25G"),
     (("--nodes", 2, "--ranks", 1), "as many ranks at least"),
     (("--device", "cuda"), "needs --gpus"),
     (("--device", "cpu", "--gpus", 1), "would lie idle"),
