@@ -1,4 +1,5 @@
-# The two commands: make run, make test. Both set up .venv first where it is missing; a second call installs nothing.
+# make run and make test are the two to begin with; make help lists all. Each sets up .venv first where
+# it is missing, and a second call installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
 RANKS ?= 33

@@ -6,7 +6,7 @@ from fedmpi.build.federation import shared_arrays
 from fedmpi.build.options import DEFAULTS
 from fedmpi.build.setup import message, set_up
 from fedmpi.run import launch
-from fedmpi.server import loop
+from fedmpi.server.run_state import initial_state
 from fedmpi.transport.local import Local
 
 OPTIONS = DEFAULTS | {"clients": 4, "rounds": 20, "model": "small-cnn:width=4", "local_epochs": 1, "strategy": "fedavg",
@@ -20,6 +20,6 @@ def assembled(**changes):
     transport = Local(launch.worker())
     run = setup.run._replace(transport=transport)
     transport.share({"kind": "data"}, shared_arrays(setup.data))
-    state = loop.start(run, setup.network.first)
+    state = initial_state(run, setup.network.first)
     transport.publish(*message(setup, state))
     return run, state

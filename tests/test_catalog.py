@@ -30,6 +30,23 @@ def test_every_entry_is_what_its_source_says(kind, name):
         [(p.name, p.default, p.annotation) for p in real.parameters.values()]
 
 
+def test_the_page_about_methods_says_of_each_strategy_what_is_kept_and_sent():
+    folder = pathlib.Path(catalog.__file__).parent
+    page = (folder / "docs" / "methods.md").read_text(encoding="utf-8")
+    rows = {}
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) == 6:
+            rows |= {name: cells[2:4] for name in re.findall("`([a-z-]+)`", cells[1])}
+    assert catalog.STRATEGIES.keys() <= rows.keys()
+    for name in catalog.STRATEGIES:
+        part = make(catalog.STRATEGIES, name)
+        keeps, travels = rows[name]
+        assert bool(keeps) == bool(part.keeps or part.personal), name
+        others = part.sends or part.answers or part.personal or part.steps
+        assert bool(travels) == bool(others), name
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_lines_of_a_kind_tell_its_parts_apart(kind):
     lines = [entry(KINDS[kind], name).line for name in KINDS[kind]]

@@ -26,9 +26,11 @@ from fedmpi.build.options import DEFAULTS
 from fedmpi.build.parts import made
 from fedmpi.build.setup import dealt_out, message, set_up
 from fedmpi.core.errors import DataError
+from fedmpi.core.words import plural
 from fedmpi.run import launch
 from fedmpi.run.devices import pick_device
 from fedmpi.server import loop, record
+from fedmpi.server.run_state import initial_state
 from fedmpi.store import RunFile
 
 # Options of all works; the rounds never end a measurement.
@@ -187,7 +189,8 @@ def _head(name, device, options, num_samples, workers):
     return (
         f"{name} on {where}: seconds a round with test evaluation and run file, "
         f"{options['clients']} clients, {cohort} a round, {num_samples:,} samples, "
-        f"{workers} worker(s); the reference is {workers} plain PyTorch loop(s) of the same steps")
+        f"{plural(workers, 'worker')}; the reference is "
+        f"{plural(workers, 'plain PyTorch loop')} of the same steps")
 
 
 def federation(options, say):
@@ -246,7 +249,7 @@ class Arm:
         self.run = run
         self.done = 0
         self.accuracy = math.nan
-        self.state = loop.start(run, setup.network.first)
+        self.state = initial_state(run, setup.network.first)
         # Nobody looks at its population and partition.
         population, partition = {}, ([0], [])
         self.store = RunFile.create(path, {}, rounds, clients, population, partition)

@@ -29,6 +29,7 @@ from fedmpi.methods.tasks.classification import classification
 from fedmpi.plugins.spec import make
 from fedmpi.run import launch
 from fedmpi.server import loop, record
+from fedmpi.server.run_state import initial_state
 from fedmpi.store import RunFile
 from fedmpi.transport.local import Local
 
@@ -461,7 +462,7 @@ def _cohort_rounds(cohort, folder):
     transport = Local(worker)
     run = setup.run._replace(transport=transport)
     transport.share({"kind": "data"}, shared_arrays(setup.data))
-    state = loop.start(run, setup.network.first)
+    state = initial_state(run, setup.network.first)
     meta, arrays = message(setup, state)
     transport.publish(meta, arrays)
     store = _new_run(folder, cohort)

@@ -28,6 +28,7 @@ from fedmpi.core.parts import Cohort, Round
 from fedmpi.read.report import spearman
 from fedmpi.run import launch
 from fedmpi.server import exchange, fold, loop
+from fedmpi.server.run_state import initial_state
 from fedmpi.server.score import Utility
 
 CLIENTS = 10
@@ -141,7 +142,7 @@ def _play(data_dir, repeats, rounds, say, connect):
         raise UserError("needs 2 workers or more: mpirun -n 3 fedmpi bench shapley")
     run = setup.run._replace(transport=transport)
     transport.share({"kind": "data"}, shared_arrays(setup.data))
-    state = loop.start(run, setup.network.first)
+    state = initial_state(run, setup.network.first)
     meta, arrays = message(setup, state)
     transport.publish(meta, arrays)
     _speed(run, state, repeats, say)
@@ -193,7 +194,7 @@ def _timed(run, state, cohort, coalitions, transport):
     """``(seconds, values)`` of the coalitions, evaluated by the workers of ``transport``."""
     utility = Utility(run.transport, None, run.block, cohort, state["strategy"])
     # The exchange of updates does not count.
-    utility._load()
+    utility.load()
     utility.transport = transport
     start = time.perf_counter()
     values = utility(coalitions)

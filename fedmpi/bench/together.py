@@ -23,9 +23,13 @@ from fedmpi.build.federation import shared_arrays
 from fedmpi.build.parts import network_of
 from fedmpi.build.setup import message, set_up
 from fedmpi.core.errors import DataError
+from fedmpi.core.words import plural
 from fedmpi.run import launch
 from fedmpi.run.devices import pick_device
-from fedmpi.server import loop, recruit
+from fedmpi.server import recruit
+from fedmpi.server.round import run_round
+from fedmpi.server.run_state import initial_state
+from fedmpi.server.slices import finish
 
 LR = 0.1
 # Without evaluation in the measured rounds.
@@ -90,17 +94,17 @@ def _play(
     options = setup.options
     run = setup.run._replace(transport=connect())
     run.transport.share({"kind": "data"}, shared_arrays(setup.data))
-    state = loop.start(run, setup.network.first)
+    state = initial_state(run, setup.network.first)
     meta, arrays = message(setup, state)
     run.transport.publish(meta, arrays)
     rates = _rates(run, state, together, batch_size, model, repeats, say)
     workers = num_workers(run.transport)
-    plural = "s" if workers > 1 else ""
     where = device_name(device)
     num_weights = run.layout.num_parameters
+    on = f"{plural(workers, 'worker')} on {where}"
     say(f"{cohort} of {users} clients a round, {samples} samples each, batch {batch_size}, "
-        f"{options['model']} ({num_weights:,} weights), {options['dataset']}, {workers} "
-        f"worker{plural} on {where}; rounds a second (median of {repeats}): {_medians(rates)}")
+        f"{options['model']} ({num_weights:,} weights), {options['dataset']}, {on}; "
+        f"rounds a second (median of {repeats}): {_medians(rates)}")
 
 
 def _rates(run, state, together, batch_size, model, repeats, say):
@@ -144,9 +148,9 @@ def _loop_s(run, state, t, batch_size, model):
 def _round_s(run, state, t):
     """Seconds of round ``t``."""
     begin = time.perf_counter()
-    played = loop.run_round(run, state, t)
+    played = run_round(run, state, t)
     # In a run it goes on while the next clients train.
-    loop.finish(played.evaluation)
+    finish(played.evaluation)
     return time.perf_counter() - begin
 
 

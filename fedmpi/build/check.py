@@ -12,6 +12,7 @@ from fedmpi.compute.stacked_forward import refusal
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Descent
 from fedmpi.core.rng import Purpose, stream
+from fedmpi.core.words import plural
 from fedmpi.methods.datasets.dataset import model_dtype
 from fedmpi.server.fold import still
 
@@ -22,7 +23,8 @@ def check(setup):
     options, parts, data, network, run = setup
     N = len(data.sizes)
     if not 1 <= run.cohort <= N:
-        raise UserError(f"--cohort must be between 1 and the {N} clients, got {run.cohort}")
+        raise UserError(
+            f"--cohort must be between 1 and the {plural(N, 'client')}, got {run.cohort}")
     _check_classes(options, parts)
     _check_validation(parts, data)
     server_data.check(options, parts.strategy, len(data.server))

@@ -14,7 +14,8 @@ from fedmpi.plugins.entry import entry
 from fedmpi.plugins.spec import split
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Round
-from fedmpi.server.loop import evaluates
+from fedmpi.core.words import plural
+from fedmpi.server.evaluation import evaluates
 
 # Kinds of which a run has one part, and whose parts get the number of rounds.
 ONE = ("strategy", "schedule", "pruner", "weighting")
@@ -124,4 +125,4 @@ def common_round(plans, old, new, saved):
     where = f"round {first}" if first else "the beginning"
     raise UserError(f"{name} depends on the number of rounds: with {new} instead of {old} it would "
                     f"have done otherwise from {where} on, and no checkpoint is older; play a run "
-                    f"of {new} rounds, by --like")
+                    f"of {plural(new, 'round')}, by --like")

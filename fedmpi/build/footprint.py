@@ -2,10 +2,12 @@
 
 from typing import NamedTuple
 
-from fedmpi.build.words import plural
+from fedmpi.core.words import plural
 
-# Memory of the node: a rank with torch for CPU and a small model; measured on x86-64.
-RANK_BYTES = 700e6
+# Memory of the node: a rank with torch for CPU and a small model; 730 MB measured on x86-64.
+RANK_BYTES = 730e6
+# More for rank 0, with its run file and its methods; 100 MB measured alone, 260 MB beside workers.
+SERVER_BYTES = 260e6
 # The same with the libraries of CUDA; 1.3 to 1.7 GB measured on an H200.
 GPU_RANK_BYTES = 2e9
 # Memory of a GPU that each of its ranks takes beside tensors, with cuBLAS and cuDNN loaded;

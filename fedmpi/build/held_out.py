@@ -19,6 +19,7 @@ import numpy as np
 from fedmpi.compute.evaluate import in_cache
 from fedmpi.core.errors import UserError
 from fedmpi.core.rng import Purpose, stream
+from fedmpi.core.words import plural
 from fedmpi.server.own_accuracy import OwnTests
 
 # A training pass costs as much as so many forward passes.
@@ -136,5 +137,5 @@ def remarks(options, fed_data):
     without = int((test_parts.sizes == 0).sum())
     if without:
         share = options["client_test"]
-        yield (f"--client-test {share:g}: {without} of {len(test_parts.sizes)} clients "
+        yield (f"--client-test {share:g}: {without} of {plural(len(test_parts.sizes), 'client')} "
                "hold too few samples for a test part of their own, and count in no own_ column")

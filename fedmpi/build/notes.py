@@ -2,6 +2,7 @@
 
 from fedmpi.build import held_out
 from fedmpi.build.facts import parts_with_facts
+from fedmpi.core.words import plural
 
 SHOWN = 3        # names of weights in a warning
 
@@ -17,7 +18,8 @@ def warnings(setup):
     faults = zip(options["fault"], data.faults)
     for spec, faulty in faults:
         if not faulty.any():
-            yield f"--fault {spec} hits none of the {len(faulty)} clients: its share rounds to 0"
+            of_all = plural(len(faulty), "client")
+            yield f"--fault {spec} hits none of the {of_all}: its share rounds to 0"
     yield from unused(network)
 
 

@@ -16,7 +16,8 @@ from fedmpi.plugins.entry import is_own
 from fedmpi.plugins.spec import split
 from fedmpi.build import setup as setups
 from fedmpi.build.federation import cut, shared_arrays, without_pixels
-from fedmpi.server import loop
+from fedmpi.server.round import run_round
+from fedmpi.server.run_state import initial_state
 from fedmpi.build.worker import worker_parts
 from fedmpi.client.worker import Worker
 from fedmpi.core.errors import DivergedError, FedError, UserError, WorkerError
@@ -107,7 +108,7 @@ def _play(setup):
     build = partial(worker_parts, parts=setup.parts)
     transport = Local(Worker(build, lambda name, local_rank: torch.device("cpu")))
     run = setup.run._replace(transport=transport)
-    state = loop.start(run, setup.network.first)
+    state = initial_state(run, setup.network.first)
     arrays = shared_arrays(setup.data)
     transport.share({"kind": "data", "goes_on": ""}, arrays)
     data = without_pixels(setup.data)
@@ -115,7 +116,7 @@ def _play(setup):
     message = setups.message(sent, state)
     transport.publish(*message)
     try:
-        loop.run_round(run, state, 1)
+        run_round(run, state, 1)
     except UserError:
         raise
     except (WorkerError, DivergedError):

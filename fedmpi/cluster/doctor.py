@@ -6,8 +6,9 @@ Exit codes: 0 if nothing is worse than a note, 1 for warnings, 2 for errors.
 """
 
 from fedmpi.cluster.findings import placement, process, room, software, speed
-from fedmpi.cluster.findings.finding import SEVERITIES, plural
+from fedmpi.cluster.findings.finding import SEVERITIES
 from fedmpi.core.wide import labelled
+from fedmpi.core.words import plural
 
 
 def judged(facts):
@@ -62,7 +63,7 @@ def verdict(findings):
     for severity in ("error", "warning", "note"):
         num = severities.count(severity)
         if num:
-            parts.append(f"{num} {severity}{plural(num)}")
+            parts.append(plural(num, severity))
     counted = ", ".join(parts) or "nothing to complain of"
     return f"{counted}; exit code {exit_code(findings)}"
 

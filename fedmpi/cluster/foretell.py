@@ -9,6 +9,7 @@ from fedmpi.cluster.sbatch import (DATA_BYTES, WEIGHTS, cohort, gigabytes, node_
                                    seconds)
 from fedmpi.core.errors import DataError
 from fedmpi.core.stop import notice
+from fedmpi.core.words import plural
 from fedmpi.plugins.spec import split
 from fedmpi.transport import place
 
@@ -22,7 +23,7 @@ def foretold(job, options, measured=None):
     yield _ranks_text(job, cohort(options))
     if job.gpus:
         ranks = f"shared by {on_node(job)} ranks there"
-        yield f"{job.gpus} GPU{_s(job.gpus)} a node, {ranks}"
+        yield f"{plural(job.gpus, 'GPU')} a node, {ranks}"
     else:
         yield "no GPU"
     yield _memory_text(job, options, measured)
@@ -34,15 +35,8 @@ def foretold(job, options, measured=None):
     yield from _log_warning(job)
     if measured:
         yield fitting(job, options, measured)
-    again = f"it queues itself again at most {job.requeues} times"
+    again = f"it queues itself again at most {plural(job.requeues, 'time')}"
     yield f"{job.signal} asks it to stop in time; {again}, and resumes {options['out']}"
-
-
-def _s(number):
-    """The end of a noun behind ``number``."""
-    if number > 1:
-        return "s"
-    return ""
 
 
 def _log_warning(job):
@@ -63,8 +57,9 @@ def _num_workers(job):
 def _ranks_text(job, clients):
     workers = _num_workers(job)
     most = math.ceil(clients / workers)
-    ranks = f"{job.ranks} rank{_s(job.ranks)} on {job.nodes} node{_s(job.nodes)}"
-    work = f"{workers} worker{_s(workers)} train {clients} clients a round, {most} each at most"
+    ranks = f"{plural(job.ranks, 'rank')} on {plural(job.nodes, 'node')}"
+    trained = f"{plural(clients, 'client')} a round, {most} each at most"
+    work = f"{plural(workers, 'worker')} for {trained}"
     text = f"{ranks}; {work}"
     if workers > clients:
         text += f"; {workers - clients} will lie idle"
@@ -156,9 +151,7 @@ def fitting(job, options, measured):
     left_s = seconds(job.time) - notice_s - START_S
     room = int(max(0, left_s) / round_s)
     rounds = options["rounds"]
-    fit = f"all {rounds}"
-    if room < rounds:
-        fit = f"{room} of {rounds}"
+    fit = f"{min(room, rounds)} of {plural(rounds, 'round')}"
     here = f"a round took {measured.round_s:.2g} s in one process here"
-    there = f"about {round_s:.2g} s on {job.ranks} ranks of that speed"
-    return f"{here}, {there}: {fit} rounds fit {job.time}"
+    there = f"about {round_s:.2g} s on {plural(job.ranks, 'rank')} of that speed"
+    return f"{here}, {there}: --time {job.time} has room for {fit}"

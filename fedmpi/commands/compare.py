@@ -15,7 +15,7 @@ PANELS = ["accuracy", "accuracy-bytes", "accuracy-flops"]
 WIDEST = 140
 
 
-@click.command()
+@click.command(short_help="What differs between runs, in options and outcomes.")
 @runs_argument
 @click.option(
     "--accuracy", type=click.FloatRange(0, min_open=True),

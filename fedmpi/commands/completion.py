@@ -53,7 +53,7 @@ complete --no-files --keep-order --command fedmpi --arguments "(_fedmpi_completi
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
-@click.command()
+@click.command(short_help="Print the script that completes commands in a shell.")
 @click.argument("shell", type=click.Choice(list(SCRIPTS)))
 def completion(shell):
     """Print the script that completes commands, options, names of parts and files in SHELL.

@@ -5,14 +5,14 @@ import json
 import click
 
 from fedmpi.build.options import opened
-from fedmpi.commands.given import Options, data_options
+from fedmpi.commands.run_options import Options, data_options
 from fedmpi.commands.runs import check_parts
 from fedmpi.commands.say import write_out
 from fedmpi.core.wide import terminal_width, wrapped
 from fedmpi.run.launcher import speaks
 
 
-@click.command(cls=Options)
+@click.command(cls=Options, short_help="Who holds which samples, before any training.")
 @data_options
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.option(

@@ -8,7 +8,7 @@ from fedmpi.commands.say import say
 from fedmpi.core.wide import terminal_width
 
 
-@click.command()
+@click.command(short_help="Check this machine, or all ranks of a job.")
 @click.option("--out", default="runs", show_default=True, type=click.Path(file_okay=False),
               help="Where run files will lie.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")

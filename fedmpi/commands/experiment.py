@@ -11,12 +11,13 @@ from fedmpi.commands import runs
 from fedmpi.core import stop
 from fedmpi.core.errors import UserError
 from fedmpi.core.wide import aligned, terminal_width, wrapped
+from fedmpi.core.words import plural
 
 # The exit code after Ctrl-C: 128 and the number of SIGINT.
 INTERRUPTED = 130
 
 
-@click.command()
+@click.command(short_help="Play a whole study, with a verdict on each claim.")
 @click.argument("recipe", required=False, metavar="[NAME|RECIPE.toml]")
 @click.option(
     "--size", default="smoke", show_default=True,
@@ -300,7 +301,7 @@ def _plan(study, folder, parallel):
     head = ("run", "status", "rounds", "took")
     lines = [*aligned(head, rows, (0, 1), width), ""]
     summary = (
-        f"{num_done} of {len(progress)} runs done in {folder}; time left with --parallel "
+        f"{num_done} of {plural(len(progress), 'run')} done in {folder}; time left with --parallel "
         f"{parallel}: {time}")
     for line in (summary, *_lacks(study)):
         lines += wrapped(line, width, "  ")
@@ -319,7 +320,7 @@ def _todo(study, folder, anew):
     from fedmpi.study.outcome import states
     status_of = {name: status for name, (status, _, _) in states(study, folder).items()}
     counts = runs.counted(status_of.values())
-    runs.say(f"{len(status_of)} runs in {folder}: {counts}")
+    runs.say(f"{plural(len(status_of), 'run')} in {folder}: {counts}")
     for line in _lacks(study):
         runs.say(line)
     if anew:

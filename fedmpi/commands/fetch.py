@@ -5,7 +5,7 @@ import click
 from fedmpi.run.launcher import rank_and_size
 
 
-@click.command()
+@click.command(short_help="Download or unpack a data set, once.")
 @click.argument("name")
 @click.option("--data-dir", default="data", show_default=True, help="Where to put it.")
 def fetch(name, data_dir):

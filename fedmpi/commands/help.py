@@ -42,7 +42,7 @@ def topics(context, parameter, typed):
     return items
 
 
-@click.command("help")
+@click.command("help", short_help="Show a page of the documentation.")
 @click.argument("topic", required=False, shell_complete=topics)
 @click.pass_context
 def help_pages(context, topic):

@@ -12,7 +12,7 @@ from fedmpi.core.errors import FedError, UserError
 from fedmpi.core.wide import terminal_width
 
 
-@click.command()
+@click.command(short_help="The outcomes of many runs in one table.")
 @runs_argument
 @click.option(
     "--out", type=click.Path(dir_okay=False), metavar="TABLE.csv",

@@ -15,7 +15,7 @@ ROUND = click.option(
     help="After this round; it needs a checkpoint.  [default: the newest one]")
 
 
-@click.command("export-model")
+@click.command("export-model", short_help="The trained model and its masks in a safetensors file.")
 @run_argument("run")
 @click.option(
     "--out", type=click.Path(dir_okay=False), required=True, metavar="MODEL.safetensors")
@@ -63,7 +63,7 @@ def _warn(line):
     click.echo(f"warning: {line}", err=True)
 
 
-@click.command()
+@click.command(short_help="A trained model layer by layer.")
 @run_argument("place", "RUN.h5|MODEL.safetensors")
 @ROUND
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
@@ -88,6 +88,7 @@ def model(place, round, as_json):
 
 
 def _summary(result):
+    from fedmpi.read.report.text import measure_text
     about = result.about
     text = f"{about['model']} after round {about['round']}"
     # Files of older versions are of classification.
@@ -95,7 +96,7 @@ def _summary(result):
     value = about[name]
     if value is not None:
         word = name.replace("_", " ")
-        text += f", test {word} {value:.4f}"
+        text += f", test {word} {measure_text(value)}"
     return f"{text}, sparsity {result.sparsity:.4f}"
 
 

@@ -19,8 +19,12 @@ from fedmpi.core.nearest import hint
 
 SKELETONS = pathlib.Path(__file__).with_name("skeletons")
 # Further options needed to run a part of a kind: alone it would have no effect, or fit no network.
-BESIDE = {"weighting": "--contribution cosine", "timing": "--devices drawn --cohort 4", "sampler": "--cohort 4",
-          "dataset": "--model 2nn"}
+BESIDE = {
+    "weighting": "--contribution cosine",
+    "timing": "--devices drawn --cohort 4",
+    "sampler": "--cohort 4",
+    "dataset": "--model 2nn",
+}
 
 
 def kinds(context, parameter, typed):
@@ -28,7 +32,7 @@ def kinds(context, parameter, typed):
     return [kind for kind in catalog.KINDS if kind.startswith(typed)]
 
 
-@click.command("new")
+@click.command("new", short_help="Write a method that works, and its test, to be edited.")
 @click.argument("kind", shell_complete=kinds)
 @click.argument("name")
 @click.option(
@@ -127,10 +131,10 @@ def way_on(kind, name, folder):
     path = folder / f"{name}.py"
     test = folder / f"test_{name}.py"
     beside = f"{BESIDE[kind]} " if kind in BESIDE else ""
-    train = f"fedmpi train {beside}--{kind} {name}:{name}"
-    # A run finds a module of its own folder only.
+    # Commands find a module of the folder that they are started in, and no other.
+    there = ""
     if os.path.relpath(folder) != os.curdir:
-        train = f"cd {folder} && {train}"
+        there = f"cd {folder} && "
     # Names of the catalogue are written as on the command line.
     listed = name.replace("_", "-")
     lines = [
@@ -138,12 +142,16 @@ def way_on(kind, name, folder):
         f"{test}: the laws of its kind, and one exact case",
         "",
         f"  pytest {test}",
-        f"  {train}",
-        f"  fedmpi list {kind} {name}:{name}",
+        f"  {there}fedmpi train {beside}--{kind} {name}:{name}",
+        f"  {there}fedmpi list {kind} {name}:{name}",
         "",
         f"What each function is given and gives: fedmpi/core/parts.py, {type_of(kind)}.",
-        f"Into the catalogue: {name}.py goes to {home(kind)}, and fedmpi/catalog.py gets the line",
-        f'  "{listed}": "{module_of(kind)}.{name}:{name}",',
+        "Into the catalogue:",
+        f"  {name}.py goes to {home(kind)}, test_{name}.py to tests/methods/",
+        f"  {name}:{name} in both becomes {listed}",
+        f"  {table_of(kind)} in fedmpi/catalog.py gets the line",
+        f'    "{listed}": "{module_of(kind)}.{name}:{name}",',
+        f"  pytest -o addopts= -q tests -k {listed}   # its contract, from the root of the source",
     ]
     return "\n".join(lines)
 
@@ -156,6 +164,12 @@ def module_of(kind):
         package, _, _ = module.rpartition(".")
         packages.append(package)
     return max(packages, key=packages.count)
+
+
+def table_of(kind):
+    """The name of a kind's table in the catalogue."""
+    table = catalog.KINDS[kind]
+    return next(name for name, value in vars(catalog).items() if value is table)
 
 
 def home(kind):

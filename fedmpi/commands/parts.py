@@ -5,7 +5,7 @@ import click
 
 from fedmpi import catalog
 from fedmpi.commands.completion import names
-from fedmpi.core.wide import reflowed, terminal_width, wrapped
+from fedmpi.core.wide import reflowed, single_quoted, terminal_width, wrapped
 from fedmpi.plugins.entry import entry
 from fedmpi.plugins.spec import choices, wanted
 
@@ -28,7 +28,7 @@ WIRE = {
 }
 
 
-@click.command("list")
+@click.command("list", short_help="What can be chosen: kinds, names, one name in full.")
 @click.argument("kind", required=False, type=click.Choice(list(catalog.KINDS)), metavar="[KIND]")
 @click.argument("name", required=False, shell_complete=names)
 def list_parts(kind, name):
@@ -37,7 +37,7 @@ def list_parts(kind, name):
     if name:
         part = entry(catalog.KINDS[kind], name)
         text = in_full(kind, name, part)
-        click.echo(reflowed(text, width))
+        click.echo(reflowed(single_quoted(text), width))
         return
     lines = []
     kinds = [kind] if kind else catalog.KINDS
@@ -59,7 +59,8 @@ def _names_lines(table, width):
     lines = []
     for name in table:
         part = entry(table, name)
-        lines += wrapped(f"  {name:<{name_width}} {part.line}", width, indent)
+        line = single_quoted(part.line)
+        lines += wrapped(f"  {name:<{name_width}} {line}", width, indent)
         options = ",".join(_with_default(option) for option in part.options.values())
         if not options:
             continue
@@ -69,7 +70,11 @@ def _names_lines(table, width):
 
 
 def _with_default(option):
-    return f"{option.name}={option.default}"
+    """``entropy=false``: as it is typed."""
+    default = option.default
+    if isinstance(default, bool):
+        default = str(default).lower()
+    return f"{option.name}={default}"
 
 
 def in_full(kind, name, part):

@@ -93,7 +93,7 @@ def _labelled(groups, labels):
     return [group._replace(label=label) for group, label in zip(groups, labels)]
 
 
-@click.command(cls=WithPictures)
+@click.command(cls=WithPictures, short_help="Pictures of runs for papers.")
 @runs_argument
 @click.option(
     "--kind", "chosen", multiple=True, metavar="KIND", default=("accuracy",), show_default=True,

@@ -8,7 +8,7 @@ from fedmpi.commands.reading import read_all, runs_argument
 from fedmpi.commands.target import check_no_run
 
 
-@click.command()
+@click.command(short_help="One HTML page about runs.")
 @runs_argument
 @click.option(
     "-o", "--out", type=click.Path(dir_okay=False), metavar="FILE.html",

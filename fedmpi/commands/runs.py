@@ -17,6 +17,7 @@ from fedmpi.build.options import DEFAULTS, KIND_OF, PARTS, SEVERAL, opened
 from fedmpi.commands.say import say
 from fedmpi.core import former, stop
 from fedmpi.core.errors import FedError, UserError
+from fedmpi.core.words import plural
 from fedmpi.plugins.spec import make, parse, quoted, split
 from fedmpi.run.launcher import launcher_path
 
@@ -324,7 +325,7 @@ def array(folder, points, todo, at_once, job_options):
     # Every task of an array asks for the same memory.
     largest = max(options, key=lambda own: slurm.node_bytes(job, own))
     at_a_time = f", {at_once} at a time" if at_once > 0 else ""
-    say(f"an array job of {len(todo)} runs{at_a_time}; each:")
+    say(f"an array job of {plural(len(todo), 'run')}{at_a_time}; each:")
     for line in foretold(job, largest):
         say(line)
     names = [point.name for point in points]

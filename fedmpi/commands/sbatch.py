@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from fedmpi.commands.given import Options, run_file
+from fedmpi.commands.run_options import Options, run_file
 from fedmpi.commands.runs import (
     all_options, arguments, check_parts, check_script, deliver, slurm_options)
 from fedmpi.commands.say import say
@@ -15,7 +15,10 @@ OTHERS = ("resume", "dry_run", "overwrite")
 TRAIN_OPTIONS = [option for option in train.params if option.name not in OTHERS]
 
 
-@click.command(cls=Options, params=TRAIN_OPTIONS)
+@click.command(
+    cls=Options,
+    params=TRAIN_OPTIONS,
+    short_help="A batch script for Slurm that trains and goes on.")
 @slurm_options
 @click.option(
     "--measure", is_flag=True,

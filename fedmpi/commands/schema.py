@@ -4,11 +4,12 @@ import click
 
 from fedmpi.commands.reading import one_run
 from fedmpi.core.wide import aligned, labelled, reflowed, terminal_width, wrapped
+from fedmpi.core.words import plural
 
 TABLES = ("rounds", "clients", "own", "population")
 
 
-@click.command()
+@click.command(short_help="The schema of run files, or of one of them.")
 @click.argument("run", required=False, metavar="[RUN.h5]")
 def schema(run):
     """The schema of run files: every place, attribute and column with its dtype, unit and meaning;
@@ -33,7 +34,7 @@ def _of_file(path):
         if number >= NETCDF:
             columns = with_texts(columns)
         tables[table] = columns
-    about = f"{path}: schema {number}, {len(run.ends)} rounds"
+    about = f"{path}: schema {number}, {plural(len(run.ends), 'round')}"
     lines = wrapped(about, terminal_width(), "  ")
     click.echo("\n".join([*lines, ""]))
     attributes = [(name, ATTRIBUTES.get(name, "")) for name in run.attrs]

@@ -15,7 +15,7 @@ from fedmpi.core.wide import labelled, terminal_width
 WIDEST = 100
 
 
-@click.command()
+@click.command(short_help="Summary and curves of a run.")
 @run_argument("run")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.option(

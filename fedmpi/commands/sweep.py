@@ -14,6 +14,7 @@ from fedmpi.commands.say import say
 from fedmpi.core import stop
 from fedmpi.core.errors import UserError
 from fedmpi.core.wide import aligned, terminal_width
+from fedmpi.core.words import plural
 
 
 def _read_sweep(context, parameter, path):
@@ -44,7 +45,7 @@ def _read_sweep(context, parameter, path):
     return grid | {"path": path}
 
 
-@click.command()
+@click.command(short_help="Many runs from one file, here or as an array job.")
 @click.argument(
     "grid", metavar="GRID.toml", is_eager=True, callback=_read_sweep,
     shell_complete=completion.files(".toml"))
@@ -237,11 +238,11 @@ def _ended(folder, name, code, seconds):
     took = human_seconds(seconds)
     rounds, value = _reached(file)
     if code == stop.COME_BACK:
-        return f"{file}: stopped after {rounds} rounds, {took}"
+        return f"{file}: stopped after {plural(rounds, 'round')}, {took}"
     if code:
         log = sweeps.path(folder, name, "log")
         return (
-            f"{file}: FAILED after {rounds} rounds (exit code {code}), {took}: "
+            f"{file}: FAILED after {plural(rounds, 'round')} (exit code {code}), {took}: "
             f"{last_line(folder, name)}; see {log}")
     return f"{file}: done, {value}, {took}"
 
@@ -250,6 +251,7 @@ def _reached(file):
     """``(rounds, text of the last test headline)`` of a run file, if it exists."""
     from fedmpi.read.headline import headline
     from fedmpi.read.report import final_metrics
+    from fedmpi.read.report.text import measure_text
     from fedmpi.store import read_run
     # A run may fail before it has a file.
     if not os.path.exists(file):
@@ -259,5 +261,5 @@ def _reached(file):
     value = final_metrics(run).get(f"final_{leading.name}")
     text = f"{leading.word} unknown"
     if value is not None:
-        text = f"{leading.word} {value:.4f}"
+        text = f"{leading.word} {measure_text(value)}"
     return len(run.ends), text

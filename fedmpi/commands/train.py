@@ -5,7 +5,7 @@ import os
 import click
 
 from fedmpi.commands import completion
-from fedmpi.commands.given import (Options, data_options, part, read_config, read_like, run_file,
+from fedmpi.commands.run_options import (Options, data_options, part, read_config, read_like, run_file,
                                    separated, several, tell_changes)
 from fedmpi.commands.runs import check_parts
 from fedmpi.commands.say import naming, say

@@ -7,11 +7,12 @@ import click
 from fedmpi.commands.reading import run_argument, run_paths
 from fedmpi.commands.say import write_out
 from fedmpi.core.errors import UserError
+from fedmpi.core.words import plural
 
 AGREE = "agree in every recorded number that is not a time"
 
 
-@click.command()
+@click.command(short_help="Whether two runs agree in every bit.")
 @run_argument("a", "A.h5|FOLDER")
 @run_argument("b", "B.h5|FOLDER")
 def verify(a, b):
@@ -25,8 +26,8 @@ def verify(a, b):
     # A folder with one run stands for it.
     if len(of_a) > 1 or len(of_b) > 1:
         raise UserError(
-            f"{a} stands for {len(of_a)} run(s), {b} for {len(of_b)}: name two runs, or two "
-            "folders")
+            f"{a} stands for {plural(len(of_a), 'run')}, {b} for {len(of_b)}: name two runs, "
+            "or two folders")
     lines = compare(of_a[0], of_b[0])
     if lines:
         write_out("\n".join(lines))

@@ -87,7 +87,7 @@ def going(seen):
     return seen.run.attrs.get("status") == "running"
 
 
-@click.command()
+@click.command(short_help="Follow runs until all have ended.")
 @runs_argument
 @click.option(
     "--every", type=click.FloatRange(0.1), default=2.0, show_default=True,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fedmpi.core.errors import UserError
+from fedmpi.core.words import plural
 
 # Weights that a layer keeps whatever the rule says, against layer collapse.
 MIN_KEPT = 16
@@ -428,7 +429,7 @@ def never_moves(moves, rounds, why):
     ``why`` is the reason; ``moves(t)`` says whether the mask may change after round t.
     """
     if not any(moves(t) for t in range(1, rounds + 1)):
-        yield f"the mask never moves in {rounds} rounds, as in static: {why}"
+        yield f"the mask never moves in {plural(rounds, 'round')}, as in static: {why}"
 
 
 def never_swaps(layout, kept, share, rounds, why):

@@ -65,10 +65,10 @@ def __getattr__(name):
 class Round(NamedTuple):
     """A moment of a run: round ``t`` in 1..``rounds``, 0 before the first.
 
-    A part with a use for ``rounds`` has a field ``planned``, a function of a Round. If it returns
-    the same number for two values, the part behaves the same under both. More rounds can be added
-    to a run as long as these numbers agree, see ``fedmpi.build.extend``. A part with a use for
-    ``t`` alone has no ``planned``.
+    A part with a use for ``rounds`` has a field ``planned``. ``planned(Round(t, rounds))`` is the
+    number that the part makes of ``rounds`` in round t. A run can be extended after round t if
+    these numbers of rounds 0 to t are the same for the old ``rounds`` and for the new, see
+    ``fedmpi.build.extend``. A part with a use for ``t`` alone has no ``planned``.
     """
 
     t: int
@@ -220,8 +220,8 @@ class Objective(NamedTuple):
 
     ``worst`` replaces a coalition's loss if it is larger, or not a number. ``totals(outputs,
     targets) -> (summed loss () float64, {metric: sum})`` gives the sums over the samples, if there
-    is a faster way to them than one value a sample. ``classes``: a target is one class a sample,
-    as some parts need.
+    is a faster way to them than one value a sample. ``classes`` is True if every target is one
+    class; parts that need classes refuse other tasks.
 
     ``outputs(targets (N, ...), classes) -> int`` is the number of a model's outputs for the targets
     of all training samples: more than one for a mean and a variance, say. None: one for each class,
@@ -349,7 +349,7 @@ class Field(NamedTuple):
     tensors.
 
     ``coded`` arrays, on the support only, pass through ``--codec``. All others travel in their own
-    dtype. An array without ``billed`` would not travel in a real federation.
+    dtype. ``billed=False``: its bytes are not counted, as it would not travel in a real federation.
     """
 
     on: str | tuple = "support"
@@ -535,8 +535,8 @@ class Strategy(NamedTuple):
     empty weighting stands for the contribution's own.
 
     ``linear``: merge also takes weights (M, C), a coalition a row with 0 for absent clients, and
-    returns x (M, P). ``additive``: merging one row, the mean of the updates by their weights, with
-    weight 1 is the same merge.
+    returns x (M, P). ``additive``: merge needs the weighted mean of the updates alone, so workers
+    may form it; merge then gets this mean as its one row, with weight 1.
 
     ``server_data`` is ``"labelled"`` or ``"unlabelled"`` if it works with the samples of
     ``--server-data``, else empty. ``before(state, x (P,), mask) -> Training`` is the server's
@@ -816,7 +816,8 @@ class Timing(NamedTuple):
 class Coding(NamedTuple):
     """The facts about a message for a codec with random choices."""
 
-    gen: Any                      # numpy generator of (ENCODE, round, client)
+    # A numpy Generator, the same on any rank for this array; use no other chance.
+    gen: Any
     t: int                        # the round whose model is trained
     client: int                   # whose update it is, -1 for the model itself
 
@@ -825,8 +826,9 @@ class Codec(NamedTuple):
     """Values on the wire: ``encode(values (K,) float32) -> dict of numpy arrays``, and back.
 
     The values of an update are finite: in place of one that has diverged, and will not be merged,
-    zeros are encoded. ``decode(arrays, K) -> (K,)``. ``bound(values) -> (K,)`` is the largest error of each value
-    after a round trip. A codec for updates only names in ``down`` the codec for models.
+    zeros are encoded. ``decode(arrays, K) -> (K,)``. ``bound(values) -> (K,)`` is the largest error
+    of each value after a round trip. A codec for updates only names in ``down`` the codec for
+    models.
 
     * ``exact``: decoding gives back the very values, and their number alone decides the size.
     * ``feedback``: before it encodes an update a client adds this multiple of the losses of its
@@ -975,12 +977,12 @@ class Partition(Protocol):
 
 
 class Model(Protocol):
-    """The network: ``factory(shape, classes, **options) -> torch.nn.Module``.
+    """The network: ``factory(shape, outputs, **options) -> torch.nn.Module``.
 
-    ``shape`` is the shape of one sample without the batch, and ``classes`` the task's number of
-    outputs: a logit a class or label, or a value. The module takes inputs (n,
-    *shape), float32 or, of whole numbers, int64. Its outputs (n, classes) are float32 or bfloat16,
-    finite, without a softmax, and have a gradient. Initial weights come from torch's global
+    ``shape`` is the shape of one sample without the batch, and ``outputs`` the task's number of
+    outputs: a logit a class or label, or a value. The module takes inputs (n, *shape), float32
+    or, of whole numbers, int64. Its outputs (n, outputs) are float32 or bfloat16, finite, without
+    a softmax, and have a gradient. Initial weights come from torch's global
     generator, seeded the same on every rank. In evaluation mode a sample's outputs follow from this
     sample alone.
 
@@ -988,4 +990,4 @@ class Model(Protocol):
     ``requires_grad = False`` freezes. ValueError for a shape that it cannot take.
     """
 
-    def __call__(self, shape, classes): ...
+    def __call__(self, shape, outputs): ...

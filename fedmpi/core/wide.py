@@ -9,6 +9,12 @@ from itertools import zip_longest
 GAP = 2
 # Characters that a cell may be cut down to, by wrapping.
 NARROW = 16
+# The gap before the second text of a line, or before its sign.
+SECOND = re.compile(r"\S( {2,}| (?=(=|<-) ))(?=\S)")
+# The sign of a formula, at the beginning of its second text.
+SIGN = re.compile("((=|<-) +)?")
+# Gaps where a formula may be broken: a comment follows, or another formula.
+GAPS = re.compile(r" {3,}(?=\S)(?!=|<-)")
 # The size of a pipe, which is no terminal.
 USUAL = (80, 24)
 # Characters that are used of a narrower terminal.
@@ -158,10 +164,16 @@ def labelled(rows, width=None):
     return lines
 
 
+def single_quoted(text):
+    """A docstring's text as pages of help have it: code in single backquotes, no ``::``."""
+    text = text.replace("``", "`")
+    return re.sub("::$", ":", text, flags=re.MULTILINE)
+
+
 def reflowed(text, width):
     """A text with its paragraphs and items of lists wrapped anew.
 
-    Other indented lines, such as formulas, stay as they are, unless they are too long.
+    Other indented lines, such as formulas and tables, stay as they are, unless they are too long.
     """
     blocks = []
     for block in text.split("\n\n"):
@@ -177,18 +189,87 @@ def _block(lines, width):
         for item in joined.split(" * "):
             yield from wrapped("* " + item.removeprefix("* "), width, "  ")
     elif any(line.startswith(" ") for line in lines):
-        for line in lines:
-            yield from _kept(line, width)
+        if lines[0].endswith(":"):
+            # A title, such as "options:".
+            yield lines[0]
+            lines = lines[1:]
+        yield from _laid_out(lines, width)
     else:
         yield from wrapped(" ".join(lines), width)
 
 
-def _kept(line, width):
-    """A line as it is, wrapped only if it is too long."""
+def _laid_out(lines, width):
+    """Lines as they are, if they fit; else rows of a table, or formulas, broken."""
+    if all(len(line) <= width for line in lines):
+        return lines
+    column = _second_column(lines)
+    if column and width - column >= NARROW:
+        return _rows(lines, column, width)
+    return [part for line in lines for part in _formula(line, width)]
+
+
+def _second_column(lines):
+    """The column where all lines have their second text, or go on with it; 0 if they have none."""
+    if len(lines) == 1:
+        return 0
+    column = 0
+    for line in lines:
+        goes_on = 0 < column <= _indent(line)
+        if goes_on:
+            continue
+        second = SECOND.search(line)
+        # Some line is of one text, or its second text stands elsewhere.
+        if not second or column not in (0, second.end()):
+            return 0
+        column = second.end()
+    return column
+
+
+def _rows(lines, column, width):
+    """The rows of a table of two columns, the second one wrapped anew where it is too long."""
+    rows = []
+    for line in lines:
+        if column <= _indent(line):
+            rows[-1].append(line)
+        else:
+            rows.append([line])
+    shown = []
+    for row in rows:
+        if all(len(line) <= width for line in row):
+            shown += row
+        else:
+            shown += _row(row, column, width)
+    return shown
+
+
+def _row(lines, column, width):
+    """The wrapped lines of a row: its label, then its text, further in after a ``=`` or ``<-``."""
+    first, *others = lines
+    text = " ".join([first[column:], *(line.strip() for line in others)])
+    further = len(SIGN.match(text)[0])
+    parts = _at_gaps(text, width - column - further)
+    indent = " " * (column + further)
+    return [first[:column] + parts[0], *(indent + part for part in parts[1:])]
+
+
+def _formula(line, width):
+    """The lines of a formula, broken at its gaps, and at words only where they do not suffice."""
     if len(line) <= width:
         return [line]
-    indent = " " * (len(line) - len(line.lstrip()))
+    indent = " " * _indent(line)
     # A formula has a wide indent, and goes on behind it.
-    if len(indent) > 2:
-        indent += "    "
-    return wrapped(line, width, indent)
+    further = indent + "    " if len(indent) > 2 else indent
+    first, *others = _at_gaps(line.strip(), width - len(further))
+    return [indent + first, *(further + part for part in others)]
+
+
+def _at_gaps(text, width):
+    """The parts of a text between gaps of three blanks or more, each wrapped at words."""
+    if len(text) <= width:
+        return [text]
+    parts = GAPS.split(text)
+    return [line for part in parts for line in wrapped(part, width)]
+
+
+def _indent(line):
+    return len(line) - len(line.lstrip())

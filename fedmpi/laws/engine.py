@@ -11,6 +11,7 @@ from fedmpi.build.worker import worker_parts
 from fedmpi.client.worker import Worker
 from fedmpi.plugins.spec import make
 from fedmpi.server import loop
+from fedmpi.server.run_state import initial_state
 from fedmpi.transport.local import Local
 
 SMALL = {
@@ -68,7 +69,7 @@ def assembled(*, of_server=None, of_worker=None, around=None, **options):
     run = setup.run._replace(transport=transport)
     arrays = shared_arrays(setup.data)
     transport.share({"kind": "data"}, arrays)
-    state = loop.start(run, setup.network.first)
+    state = initial_state(run, setup.network.first)
     first_message = message(setup, state)
     transport.publish(*first_message)
     return run, state

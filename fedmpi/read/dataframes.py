@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fedmpi.core.errors import UserError
+from fedmpi.core.words import plural
 from fedmpi.read.events import EVENTS, events_frame
 from fedmpi.store import read_run
 from fedmpi.store.rows import Run
@@ -58,7 +59,8 @@ class Frames:
 
     def __repr__(self):
         planned = self.attrs.get("options", {}).get("rounds", "?")
-        return (f"{self.path}: {self.attrs.get('status')}, {self.num_rounds} of {planned} rounds, "
+        rounds = plural(self.num_rounds, "round")
+        return (f"{self.path}: {self.attrs.get('status')}, {rounds} of {planned}, "
                 f"{self.num_participations} participations; "
                 ".rounds .clients .layers .events .population .own .attrs .sessions")
 
@@ -134,8 +136,8 @@ class Frames:
         # A resume can begin before the last round that was committed.
         if num_rounds < self.num_rounds:
             raise UserError(
-                f"{self.path} has {num_rounds} rounds by now, {self.num_rounds} when it was "
-                "opened: it was resumed; open it again")
+                f"{self.path} has {plural(num_rounds, 'round')} by now, {self.num_rounds} when it "
+                "was opened: it was resumed; open it again")
         return run
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from fedmpi.core.errors import UserError
 from fedmpi.core.paths import readable
+from fedmpi.core.words import plural
 from fedmpi.read.dataframes import open_run
 from fedmpi.read.headline import headline_of
 from fedmpi.store.disk import refused_by
@@ -84,7 +85,7 @@ def to_file(paths, place, table="rounds"):
     if len(frames) > 1:
         frame = _joined(frames)
     _write(frame, place, kind)
-    return f"{place}: {table}, {len(frame)} rows, {len(frame.columns)} columns"
+    return f"{place}: {table}, {plural(len(frame), 'row')}, {plural(len(frame.columns), 'column')}"
 
 
 def _joined(frames):
@@ -155,7 +156,7 @@ def _to_tables(run, place, kind):
         units = frame.attrs["units"]
         descriptions = frame.attrs["descriptions"]
         columns += [(table, name, units[name], descriptions[name]) for name in frame]
-        yield f"{path}: {len(frame)} rows, {len(frame.columns)} columns"
+        yield f"{path}: {plural(len(frame), 'row')}, {plural(len(frame.columns), 'column')}"
     yield _write_columns(columns, place)
     yield _write_attributes(run, place)
 
@@ -243,7 +244,7 @@ def _to_tensorboard(run, place):
     tags = {tag for tag, *_ in histograms}
     num_spreads = len(tags)
     yield (f"{path}: {len(scalars)} scalars, {num_spreads} distributions over clients, "
-           f"{run.num_rounds} rounds")
+           f"{plural(run.num_rounds, 'round')}")
 
 
 def wall_times(run):

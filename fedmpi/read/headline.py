@@ -78,7 +78,8 @@ def headline(run):
 
 
 def common_headline(runs):
-    """The ``Headline`` of several runs; UserError if they have different ones."""
+    """The ``Headline`` of several runs, with the metrics of any; UserError if they have different
+    ones."""
     headlines = [headline(run) for run in runs]
     if not headlines:
         return Headline()
@@ -89,7 +90,8 @@ def common_headline(runs):
         raise UserError(
             f"these runs have different tasks, which cannot be compared: {names}; name runs of one "
             "task")
-    return headlines[0]
+    metrics = [name for one in headlines for name in one.metrics]
+    return headlines[0]._replace(metrics=tuple(dict.fromkeys(metrics)))
 
 
 def _direction_text(name, higher, _unit):

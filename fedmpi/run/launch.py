@@ -235,7 +235,8 @@ def _as_server(play, connect, say, mpi, last_words, patience_s):
     # Goodbye only after this: the other process speaks if rank 0 dies here.
     say(line)
     last_words.leave()
-    return _end(mpi, transport, code, started, patience_s)
+    abort = partial(_abort, mpi, say)
+    return _end(mpi, transport, code, started, patience_s, abort)
 
 
 def _told(error):
@@ -272,28 +273,34 @@ def _traceback(error):
     return "".join(traceback.format_exception(error))
 
 
-def _end(mpi, transport, code, started, patience_s):
+def _end(mpi, transport, code, started, patience_s, abort):
     """End the other ranks with ``code``, and return it.
 
     Waiting workers are let go. If workers may be at work (``started``), or do not go within
-    ``patience_s``, MPI aborts them.
+    ``patience_s``, ``abort(code)`` ends them.
     """
     if mpi is None:
         for open_transport in transport:
             open_transport.close(code)
         return code
     if started:
-        mpi.abort(code)
+        abort(code)
         return code
     if not transport:
         # After an abort a launcher adds lines of its own: spare the user those after a mistake.
         let_go = code == MISTAKE and mpi.dismiss(code, patience_s)
         if not let_go:
-            mpi.abort(code)
+            abort(code)
         return code
     try:
         transport[0].close(code, patience_s)
     except (BrokenOff, LostRank):
         # A client's task takes too long.
-        mpi.abort(code)
+        abort(code)
     return code
+
+
+def _abort(mpi, say, code):
+    """Have MPI end all ranks. It and its launcher print lines of their own, whatever the code."""
+    say("MPI ends the other ranks now; Abort(...), if it follows, is a line of MPI's own")
+    mpi.abort(code)

@@ -21,7 +21,7 @@ from fedmpi.build.needs import gpu_needs, host_need
 from fedmpi.build.population import dealt
 from fedmpi.build.server import min_samples_seen
 from fedmpi.build.setup import message
-from fedmpi.build.words import plural
+from fedmpi.core.words import plural
 from fedmpi.core.layout import described
 from fedmpi.core.parts import Sampler
 from fedmpi.core.wide import labelled
@@ -132,6 +132,7 @@ def _play(setup, clients, few_samples):
     """The ``TwoRounds`` of two rounds in memory."""
     from fedmpi.run.launch import worker
     from fedmpi.server import loop
+    from fedmpi.server.run_state import initial_state
     from fedmpi.transport.local import Local
     data = setup.data
     if few_samples:
@@ -139,7 +140,7 @@ def _play(setup, clients, few_samples):
     run = _short(setup, data, clients)
     run = run._replace(transport=Local(worker(setup.parts)))
     store = _memory_store(data, run)
-    state = loop.start(run, setup.network.first)
+    state = initial_state(run, setup.network.first)
     run.transport.share({"kind": "data", "goes_on": ""}, shared_arrays(data))
     sent = setup._replace(data=without_pixels(data), run=run)
     run.transport.publish(*message(sent, state))
@@ -331,7 +332,9 @@ def _own_tests(data, run):
         period = f"every {every} rounds"
     clients = len(run.own_tests.clients)
     samples = len(data.held_out.indices)
-    return [("own tests", f"{clients} clients on {samples:,} samples of their own, {period}")]
+    who = plural(clients, "client")
+    on = plural(samples, "sample")
+    return [("own tests", f"{who} on {on} of their own, {period}")]
 
 
 def _method_rows(setup, plan):
@@ -379,12 +382,14 @@ def _bytes_text(plan):
 
 def _memory_text(setup, plan, ranks):
     need = host_need(setup, ranks, first=True)
-    rank_bytes = footprint.RANK_BYTES + need / ranks
-    all_bytes = ranks * footprint.RANK_BYTES + need
-    of_rank = _bytes(rank_bytes)
+    all_bytes = footprint.SERVER_BYTES + ranks * footprint.RANK_BYTES + need
     in_all = _bytes(all_bytes)
-    here = _bytes(plan.rank_bytes)
-    return f"about {of_rank} a rank, {in_all} in all, estimated; this process took {here}"
+    here = f"estimated; this process took {_bytes(plan.rank_bytes)}"
+    if ranks == 1:
+        return f"about {in_all}, {here}"
+    of_worker = _bytes(footprint.RANK_BYTES + need / ranks)
+    of_server = _bytes(footprint.SERVER_BYTES + footprint.RANK_BYTES + need / ranks)
+    return f"about {of_worker} a worker, {of_server} rank 0, {in_all} in all, {here}"
 
 
 def _gpus(setup, at_once):
@@ -420,7 +425,7 @@ def _time_rows(setup, plan, ranks, at_once):
         of_round += f" on {ranks} ranks"
     alone = f"{_seconds(plan.round_s)} in one process"
     shared = f"of which {_seconds(plan.shared_s)} are shared by workers"
-    in_all = f"about {_seconds(round_s * T)} for {T} rounds, without the start"
+    in_all = f"about {_seconds(round_s * T)} for {plural(T, 'round')}, without the start"
     return [
         ("time a round", f"{of_round}; {alone}, {shared}"),
         ("time in all", in_all),
@@ -453,7 +458,7 @@ def _timed_text(plan, run):
 def _part_text(plan, run):
     """How a plan was scaled from the played part of the run."""
     part = plan.played
-    rounds = f"two rounds of {part.clients} of {plan.asked} clients"
+    rounds = f"two rounds of {part.clients} of {plural(plan.asked, 'client')}"
     if part.cut:
         rounds += f" of {part.samples:.0f} samples each"
     too_long = f"the whole would have taken more than {LIMIT_S:.0f} s"

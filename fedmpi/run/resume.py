@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from fedmpi.core.errors import CheckpointError, UserError
+from fedmpi.core.words import plural
 
 # Options that the first session of the run has decided: these values do not change them.
 AUTO = (("device", "auto"), ("server_device", "auto"), ("together", 0), ("client_test_every", 0))
@@ -96,8 +97,8 @@ def common_round(resume, options, parts):
     if new == old:
         return None
     if new < played:
-        raise UserError(f"--rounds {new}: {resume} has {played} rounds, and none is taken back; "
-                        "--until N stops a run after round N")
+        raise UserError(f"--rounds {new}: {resume} has {plural(played, 'round')}, and none is "
+                        "taken back; --until N stops a run after round N")
     saved = [t for t, _ in checkpoints(checkpoint_folder(resume)) if t <= played]
     try:
         plans = extend.plans(options, parts)
@@ -115,10 +116,10 @@ def restored(store, setup, say, common=None):
     Without a checkpoint the run begins again. Rounds after the checkpoint are played again: to the
     same bits, unless the number of rounds has changed.
     """
-    from fedmpi.server.loop import loaded_state, start
+    from fedmpi.server.run_state import initial_state, loaded_state
     run, attrs = setup.run, store.run().attrs
     _check_same(store, attrs, setup)
-    fresh = start(run, setup.network.first)
+    fresh = initial_state(run, setup.network.first)
     try:
         state, done = store.load(warn=lambda text: say(f"warning: {text}"), round=common)
         state = loaded_state(state)
@@ -134,10 +135,11 @@ def restored(store, setup, say, common=None):
         raise UserError(f"the checkpoint of {store.path} was written by another fedmpi, without "
                         f"{lacking}: resume it with that one, or start the run anew")
     if store.rounds < done:
-        raise CheckpointError(f"{store.path} has {store.rounds} rounds, its checkpoint {done}: "
-                              "the run file is damaged")
+        raise CheckpointError(f"{store.path} has {plural(store.rounds, 'round')}, its checkpoint "
+                              f"{done}: the run file is damaged")
     if common is not None and done < store.rounds:
-        say(f"round {done + 1} is played again: with {run.rounds} rounds it is another one")
+        rounds = plural(run.rounds, "round")
+        say(f"round {done + 1} is played again: with {rounds} it is another one")
     return state, done
 
 

@@ -151,7 +151,7 @@ def _goes_on(path):
 
 def _begun(setup, resume, say, overwrite):
     """``(run file, state, rounds done)``; the file of a new run is None, it is made later."""
-    from fedmpi.server.loop import start
+    from fedmpi.server.run_state import initial_state
     from fedmpi.store import RunFile, check_folder, check_target
     if resume:
         common = resuming.common_round(resume, setup.options, setup.parts)
@@ -162,7 +162,7 @@ def _begun(setup, resume, say, overwrite):
     out = setup.options["out"]
     _make_runs(out)
     check_target(out, overwrite)
-    return None, start(setup.run, setup.network.first), 0
+    return None, initial_state(setup.run, setup.network.first), 0
 
 
 def _make_runs(out):
@@ -246,7 +246,7 @@ def _say_wrapped(line, say):
 def _opening(setup, seconds, width):
     """Lines, at most ``width`` wide, about the run that begins."""
     from fedmpi.build.population import dealt
-    from fedmpi.build.words import plural
+    from fedmpi.core.words import plural
     from fedmpi.core.layout import described
     options, data, run = setup.options, setup.data, setup.run
     transport = run.transport

@@ -12,6 +12,7 @@ from fedmpi.client.stats import Stats, advice
 from fedmpi.core import exact_sum
 from fedmpi.core.errors import DivergedError, FedError, WireError, WorkerError
 from fedmpi.core.support import index_of
+from fedmpi.core.words import plural
 from fedmpi.wire import fields, positions
 
 # How the reason of a failure begins if a GPU's memory was too small.
@@ -263,7 +264,7 @@ def enough(run, t, answers):
         return
     diverged = [answer for answer in refused if not is_failed(answer)]
     num_failed = len(refused) - len(diverged)
-    line = (f"round {t}: {sound} of {len(answers)} clients sent what can be merged "
+    line = (f"round {t}: {sound} of {plural(len(answers), 'client')} sent what can be merged "
             f"({len(diverged)} diverged, {num_failed} failed); --quorum asks for "
             f"{run.quorum:g} of them")
     if diverged:

@@ -138,7 +138,7 @@ class Utility:
         if new:
             # A dict keeps the order of the question, and drops repetitions.
             distinct = list(dict.fromkeys(new))
-            self._load()
+            self.load()
             self._evaluate(distinct)
         column = COLUMNS[of]
         values = [self.values_of[key][column] for key in keys]
@@ -165,7 +165,7 @@ class Utility:
             values = reply.arrays["values"]
             self.values_of |= dict(zip(block, values))
 
-    def _load(self):
+    def load(self):
         """Hand the cohort's updates to every worker, unless they hold them already."""
         if self.loaded[0] is self:
             return

@@ -12,6 +12,7 @@ import warnings
 from concurrent.futures import Future
 
 from fedmpi.core.errors import DiskError, FedError, UserError
+from fedmpi.core.words import plural
 from fedmpi.store.attrs import (own_attrs, plain, read_attrs, read_sessions, same_keys, set_attrs,
                                 set_sessions)
 from fedmpi.store.checkpoint import (checkpoint_folder, checkpoints, load_checkpoint,
@@ -421,7 +422,8 @@ def check_replaceable(path, overwrite):
         raise UserError(f"{path} exists, and is marked as running on {hosts}: it cannot be seen from here whether that "
                         "run lives; resume it, choose another name, or remove it by hand once nobody writes it")
     if rounds and not overwrite:
-        raise UserError(f"{path} exists, with {rounds} rounds: resume it, give --overwrite, or choose another name")
+        raise UserError(f"{path} exists, with {plural(rounds, 'round')}: resume it, give --overwrite, "
+                        "or choose another name")
 
 
 def _last_writer(path):

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 
 from fedmpi.core.wide import aligned, wrapped
+from fedmpi.core.words import plural
 from fedmpi.study.measures import described
 from fedmpi.study.outcome import VERDICTS
 
@@ -56,7 +57,7 @@ def some(interval, num_seeds):
     Seeds with an answer may be no fair sample of all."""
     num_answers = interval["n"]
     if 0 < num_answers < num_seeds:
-        return f" ({num_answers} of {num_seeds} seeds)"
+        return f" ({num_answers} of {plural(num_seeds, 'seed')})"
     return ""
 
 
@@ -111,7 +112,7 @@ def unfinished(findings):
     statuses = findings["status"].values()
     counts = Counter(statuses)
     listed = ", ".join(f"{num} {status}" for status, num in counts.items())
-    return f"INCOMPLETE: of {len(statuses)} runs {listed}."
+    return f"INCOMPLETE: of {plural(len(statuses), 'run')} {listed}."
 
 
 def stuck(findings):
@@ -127,7 +128,8 @@ def stuck(findings):
     listed = ", ".join(f"{counts[arm]} of {arm}" for arm in findings["arms"] if counts[arm])
     num_runs = len(findings["status"])
     return (
-        f"{len(arm_of)} of {num_runs} runs never left chance ({listed}): a difference from a run "
+        f"{len(arm_of)} of {plural(num_runs, 'run')} never left chance ({listed}): a difference "
+        "from a run "
         "that did not learn says only that it did not learn.")
 
 
@@ -220,7 +222,8 @@ def _reading(findings):
     num_runs = len(findings["status"])
     seeds = ", ".join(map(str, findings["seeds"]))
     return (
-        f"{num_runs} runs, seeds {seeds}. `±` is the standard deviation over seeds; brackets are "
+        f"{plural(num_runs, 'run')}, seeds {seeds}. `±` is the standard deviation over seeds; "
+        "brackets are "
         "95 % intervals (Student's, over seeds) of paired differences, each for itself. Whatever "
         "is selected is selected by the validation share of the training data.")
 

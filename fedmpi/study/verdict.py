@@ -24,6 +24,7 @@ import itertools
 import math
 from typing import NamedTuple
 
+from fedmpi.core.words import plural
 from fedmpi.read.report.statistics import interval
 
 
@@ -39,7 +40,7 @@ def paired(a, b):
 def decide(spread, expected, above=None, below=None, reach=None):
     """``(verdict, reason)`` of the Interval ``spread``, to be over ``expected`` seeds."""
     if spread.n < expected:
-        return "incomplete", f"{spread.n} of {expected} seeds"
+        return "incomplete", f"{spread.n} of {plural(expected, 'seed')}"
     # Student's interval needs two values.
     if expected < 2:
         return "not confirmed", "one seed has no interval"
@@ -139,9 +140,9 @@ def _judged(claim, terms, cell, study, values):
     if sample.num_mute and is_decided:
         # Chance against chance decides nothing.
         verdict = "not confirmed"
-        reason = f"in {sample.num_mute} of {num} seeds no run left chance"
+        reason = f"in {sample.num_mute} of {plural(num, 'seed')} no run left chance"
     elif sample.num_stuck:
-        stuck = f"in {sample.num_stuck} of {num} seeds a run never left chance"
+        stuck = f"in {sample.num_stuck} of {plural(num, 'seed')} a run never left chance"
         reasons = filter(None, (reason, stuck))
         reason = "; ".join(reasons)
     return {

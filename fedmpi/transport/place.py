@@ -14,6 +14,8 @@ import socket
 import subprocess
 from collections import defaultdict
 
+from fedmpi.core.words import plural
+
 # The number of rank 0 among the workers of its node: before the first, hence the last GPU.
 SERVER = -1
 SLURM_GPUS = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE")
@@ -382,7 +384,7 @@ def _too_many_threads(places, ranks):
     if eager:
         first = places[eager[0]]
         yield (f"{first['host']}: ranks {ranges(eager)} have {first['threads']} threads on "
-               f"{len(first['cores'])} core(s): set OMP_NUM_THREADS=1")
+               f"{plural(len(first['cores']), 'core')}: set OMP_NUM_THREADS=1")
 
 
 def recorded(places):

@@ -8,7 +8,6 @@ import pytest
 from conftest import environment, find_mpirun
 
 from fedmpi.bench import round as works
-from fedmpi.transport.active_ranks import active_ranks
 
 
 def ratio(output, name="ratio"):
@@ -95,20 +94,3 @@ launch.on_ranks(ranks, Idle, print)
     done = subprocess.run([mpirun, "-n", "3", sys.executable, "-c", code], env=environment(), timeout=60,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0 and "worked: [1, 2]" in done.stdout and "worked: [1]" in done.stdout, done.stdout
-
-
-def place(cores, quota=None, gpu=None, node=0):
-    return {"cores": cores, "quota": quota, "gpu": gpu, "node": node}
-
-
-def test_as_many_ranks_work_as_there_are_cores(monkeypatch):
-    monkeypatch.delenv("FEDMPI_ALL_RANKS", raising=False)
-    assert active_ranks({rank: place([0, 1]) for rank in (3, 1, 2)}) == [1, 2]       # in whatever order they arrived
-    assert active_ranks({rank: place([0, 1]) for rank in range(1, 6)}) == [1, 2]
-    assert active_ranks({rank: place([rank]) for rank in range(1, 6)}) == [1, 2, 3, 4, 5]
-    assert active_ranks({rank: place([0, 1], gpu=0) for rank in range(1, 6)}) == [1, 2, 3, 4, 5]
-    assert active_ranks({rank: place(list(range(8)), quota=1.5) for rank in range(1, 6)}) == [1]
-    assert active_ranks({rank: place([0, 1], node=rank // 3) for rank in range(1, 8)}) == [1, 2, 3, 4, 6, 7]
-    assert active_ranks({rank: {} for rank in range(1, 6)}) == [1, 2, 3, 4, 5]
-    monkeypatch.setenv("FEDMPI_ALL_RANKS", "1")
-    assert active_ranks({rank: place([0, 1]) for rank in (3, 1, 2)}) == [1, 2, 3]

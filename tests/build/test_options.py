@@ -115,7 +115,7 @@ def test_nonsense_to_be_like_is_one_line(fedmpi, tmp_path, earlier):
 
 
 def test_runs_that_start_in_the_same_second_take_files_of_their_own():
-    code = ("import time; time.strftime = lambda form: 'now'; from fedmpi.commands.given import run_file; "
+    code = ("import time; time.strftime = lambda form: 'now'; from fedmpi.commands.run_options import run_file; "
             "print(run_file(3))")
     names = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
              for _ in range(2)]

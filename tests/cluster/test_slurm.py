@@ -357,7 +357,7 @@ def test_what_a_script_does_when_its_run_ends(bare, code, arguments, expected):
     (("--time", "soon"), "--time must be"),
     (("--time", "2"), "no longer than the notice"),
     (("--memory", "lots"), "--memory must be a size"),
-    (("--memory", "1G"), "33 ranks there need about 24G"),
+    (("--memory", "1G"), "33 ranks there need about 25G"),
     (("--nodes", 2, "--ranks", 1), "as many ranks at least"),
     (("--device", "cuda"), "needs --gpus"),
     (("--device", "cpu", "--gpus", 1), "would lie idle"),
@@ -544,7 +544,7 @@ def test_a_submission_that_fails_is_one_line_and_leaves_nothing_in_the_way(submi
 
 def test_a_measurement_says_how_many_rounds_fit(fedmpi):
     output = fedmpi(1, "sbatch", "--clients", 4, "--local-epochs", 1, "--rounds", 10**7, "--time", 5, "--measure")
-    assert re.search(r"about .* s on 5 ranks of that speed: \d+ of 10000000 rounds fit 5\n", output)
+    assert re.search(r"about .* s on 5 ranks of that speed: --time 5 has room for \d+ of 10,000,000 rounds\n", output)
     assert "GB a node, measured" in output
 
 
@@ -552,7 +552,7 @@ def test_rounds_that_fit_follow_from_what_workers_share():
     options = {"cohort": 0, "clients": 4, "rounds": 50, "timing": "sync"}
     job = sbatch.Job(1, 3, 0, "", "10", None, None, None, None, None, None, "srun", "USR1@120", 1)
     told = foretell.fitting(job, options, sbatch.Measured(round_s=10.0, shared_s=8.0, rank_bytes=1e9))
-    assert "about 6 s on 3 ranks" in told and "all 50 rounds fit" in told     # 2 s alone, 8 s shared by two
+    assert "about 6 s on 3 ranks" in told and "has room for 50 of 50 rounds" in told     # 2 s alone, 8 s shared by two
     busy = options | {"cohort": 2, "timing": "fedbuff:concurrency=4"}       # four are at work, not two
     assert foretell.fitting(job, busy, sbatch.Measured(10.0, 8.0, 1e9)) == told
     slower = sbatch.Measured(16.0, 12.0, 1e9)                                    # (600 - 120 - 60) s of 10 s

@@ -89,6 +89,15 @@ def test_where_it_says_that_a_method_goes_there_are_methods_of_its_kind(written)
         kind = name.rpartition("_")[2]
         line = re.search(rf'"{name.replace("_", "-")}": "(.*)\.{name}:{name}",', text)
         assert any(target.startswith(f"{line[1]}.") for target in catalog.KINDS[kind].values())
+        table = re.search(r"(\w+) in fedmpi/catalog.py gets the line", text)[1]
+        assert getattr(catalog, table) is catalog.KINDS[kind]
+
+
+def test_commands_about_a_method_are_started_where_it_is(written):
+    folder, texts = written
+    for text in texts.values():
+        commands = re.findall(r"^  (.*fedmpi (?:train|list) .*)$", text, re.M)
+        assert [command.startswith(f"cd {folder} && fedmpi ") for command in commands] == [True, True]
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -11,6 +11,7 @@ import threading
 import time
 
 import numpy as np
+import click
 import pytest
 from conftest import environment
 
@@ -98,6 +99,12 @@ def test_the_doctor_fits(capsys):
 def test_help_fits(fedmpi, name):
     text = fedmpi(1, *[name] * (name is not None), "--help")
     assert too_wide(text, 80) == []
+
+
+def test_no_summary_of_a_command_is_cut():
+    shown = click.Context(cli, terminal_width=80).get_help()
+    commands = shown.partition("Commands:")[2]
+    assert len(commands.split("\n  ")) > 20 and "..." not in commands
 
 
 ENTRIES = [(kind, name) for kind, table in catalog.KINDS.items() for name in table]

@@ -15,7 +15,7 @@ from fedmpi.methods.models.logistic import logistic
 from fedmpi.methods.models.mlp2nn import mlp2nn
 from fedmpi.methods.models.pfl_cnn import pfl_cnn
 from fedmpi.methods.models.small_cnn import small_cnn
-from fedmpi.server.loop import finish
+from fedmpi.server.slices import finish
 
 NUM_SAMPLES = 53              # no multiple of what a pass takes
 

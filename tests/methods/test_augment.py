@@ -10,7 +10,7 @@ import torch
 from fedmpi import catalog
 from fedmpi.core.parts import Facts
 from fedmpi.plugins.spec import make
-from fedmpi.commands.given import separated
+from fedmpi.commands.run_options import separated
 from fedmpi.compute.augment import joined
 from fedmpi.core.errors import UserError
 from fedmpi.server import loop

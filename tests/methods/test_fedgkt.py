@@ -12,7 +12,7 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.kinds import part
 from fedmpi.core.parts import Facts
 from fedmpi.methods.strategies import fedgkt
-from fedmpi.server import loop
+from fedmpi.server.round import run_round
 
 FEDGKT = dict(strategy="fedgkt", contribution=None, clients=4, lr=0.02, client_test=0.3, client_test_every=1,
               model="2nn:hidden=16", server_model="2nn:hidden=24", optimiser=None, local_epochs=2)
@@ -44,8 +44,8 @@ def test_losses_weigh_the_labels_on_the_server_and_the_teacher_on_clients():
 
 def test_bytes_up_are_features_outputs_and_labels_and_down_outputs_from_the_second_time_on():
     run, state = contracts.assembled(**FEDGKT)
-    first = loop.run_round(run, state, 1)
-    second = loop.run_round(run, first.state, 2)
+    first = run_round(run, state, 1)
+    second = run_round(run, first.state, 2)
     n = run.sizes.numpy()
     for played, down in ((first, 0 * n), (second, n * 4 * 4)):
         rows = played.clients
@@ -71,7 +71,7 @@ def test_the_server_trains_as_torch_would_in_the_order_of_clients_and_answers_th
         seen.append(updates.parts)
         return after(strategy, x, updates, lab)
 
-    played = loop.run_round(run._replace(strategy=run.strategy._replace(after=watched)), state, 1)
+    played = run_round(run._replace(strategy=run.strategy._replace(after=watched)), state, 1)
     parts, = seen
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     for _ in range(2):
@@ -96,11 +96,11 @@ def test_the_server_trains_as_torch_would_in_the_order_of_clients_and_answers_th
 def test_clients_train_by_labels_alone_at_first_and_then_are_taught():
     run, state = contracts.assembled(**FEDGKT | {"strategy": "fedgkt:alpha=0"})
     taught_fed, _ = contracts.assembled(**FEDGKT | {"strategy": "fedgkt:alpha=1"})
-    plain, taught = loop.run_round(run, state, 1), loop.run_round(taught_fed, state, 1)
+    plain, taught = run_round(run, state, 1), run_round(taught_fed, state, 1)
     for client in range(4):
         a, b = (played.state["clients"][client].values["_personal"] for played in (plain, taught))
         assert torch.equal(a, b)
-    plain, taught = (loop.run_round(each, played.state, 2) for each, played in ((run, plain), (taught_fed, taught)))
+    plain, taught = (run_round(each, played.state, 2) for each, played in ((run, plain), (taught_fed, taught)))
     assert not torch.equal(*(each.state["clients"][0].values["_personal"] for each in (plain, taught)))
 
 
@@ -113,7 +113,7 @@ def test_features_are_those_of_the_trained_client_in_evaluation_mode():
         seen.append(updates)
         return run.strategy.after(state, x, updates, lab)
 
-    played = loop.run_round(run._replace(strategy=run.strategy._replace(after=watched)), state, 1)
+    played = run_round(run._replace(strategy=run.strategy._replace(after=watched)), state, 1)
     client = 1
     own = played.state["clients"][client].values["_personal"]
     kind = run.kinds.of_client(client)
@@ -137,7 +137,7 @@ def test_two_kinds_of_clients_teach_one_network_and_everybody_learns():
         "client_test_every": 8, "rounds": 8})
     assert sorted(set(run.kinds.of.tolist())) == [0, 1]
     for t in range(1, 9):
-        played = loop.run_round(run, state, t)
+        played = run_round(run, state, t)
         state = played.state
     assert played.row["own_accuracy"] > 0.8
     assert played.row["server_loss"] > 0 and not played.row.get("accuracy", 0) > 0

@@ -12,7 +12,8 @@ from fedmpi.client.samples import of_client
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Facts, Updates
 from fedmpi.methods.strategies import fedpcl
-from fedmpi.server import loop
+from fedmpi.server.round import run_round
+from fedmpi.server.slices import finish
 from fedmpi.server.exchange import state_of_client
 
 FEDPCL = dict(strategy="fedpcl", contribution=None, partition="classes", clients=4, lr=0.01, client_test=0.3,
@@ -91,7 +92,7 @@ def played():
     run, state = contracts.assembled(**FEDPCL | {"cohort": 3})
     rounds = []
     for t in range(1, 5):
-        rounds.append(loop.run_round(run, state, t))
+        rounds.append(run_round(run, state, t))
         state = rounds[-1].state
     return run, rounds
 
@@ -145,7 +146,7 @@ def test_prototypes_are_the_means_of_what_the_clients_model_makes(played):
 
 def test_the_server_has_no_model_to_test(played):
     _, rounds = played
-    last = loop.finish(rounds[-1].evaluation)
+    last = finish(rounds[-1].evaluation)
     assert all(np.isnan(last[name]) for name in ("accuracy", "loss", "accuracy_before"))
     assert rounds[-1].row["own_accuracy"] >= rounds[0].row["own_accuracy"]
     assert rounds[-1].row["own_loss"] < rounds[0].row["own_loss"] / 2
@@ -163,7 +164,7 @@ def test_digits_of_few_classes_are_told_apart(predict, least):
         "strategy": f"fedpcl:predict={predict}", "dataset": "digits", "clients": 5, "train_samples": 500, "rounds": 10,
         "model": "2nn:hidden=32", "lr": 0.003, "client_test_every": 10, "local_epochs": 2})
     for t in range(1, 11):
-        result = loop.run_round(run, state, t)
+        result = run_round(run, state, t)
         state = result.state
     assert result.row["own_accuracy"] > least
 

@@ -14,6 +14,7 @@ from fedmpi.core.parts import Task, Trained, Updates
 from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.methods.strategies.scaffold import scaffold
 from fedmpi.methods.strategies.thesis import thesis, thesis_text
+from fedmpi.server.slices import finish
 
 # Those whose server has a whole model of its own.
 WITH_MODEL = [name for name in STRATEGIES if name not in ("fedpcl", "fedgkt", "fedper")]
@@ -43,7 +44,7 @@ def test_strategies_keep_the_contract(spec):
 def test_strategies_learn_with_their_usual_parts(name):
     run, state = contracts.assembled(strategy=name, pruner=None, contribution=None, rounds=12,
                                      model="small-cnn:width=12", lr=0.2, local_epochs=3)
-    first = contracts.loop.finish(run.test(state["x"]))[0]
+    first = finish(run.test(state["x"]))[0]
     _, rows = contracts.run_rounds(run, state, 12)
     assert rows[-1]["accuracy"] > 0.9 and rows[-1]["loss"] < first / 5
 

@@ -30,7 +30,8 @@ from fedmpi.methods.datasets.hdf5 import hdf5
 from fedmpi.methods.datasets.synthetic import synthetic
 from fedmpi.methods.optimisers.sgd import sgd
 from fedmpi.methods.tasks.outputs import check_outputs, reduced, require_targets
-from fedmpi.server import loop
+from fedmpi.server.model import model_on, model_tested
+from fedmpi.server.slices import finish
 from fedmpi.store import read_run
 
 SPECS = [*TASKS, "regression:loss=huber,delta=0.5", "multi-label:headline=exact_match"]
@@ -271,7 +272,7 @@ def test_own_data_of_values_and_of_labels(tmp_path):
 
 
 @pytest.mark.parametrize("y, targets, message", [
-    (np.linspace(0, 1, 6), "classes", "or say targets=values and --task regression"),
+    (np.linspace(0, 1, 6), "classes", "or say targets=values and take a --task for values: regression"),
     (np.ones((6, 3)), "classes", "several labels a row for targets=labels"),
     (np.full((6, 3), 0.5), "labels", "must be rows of 0 and 1, (N, labels), got (6, 3) float64"),
     (np.zeros((6, 3, 2)), "values", "must be values (N,) or (N, d), got (6, 3, 2)"),
@@ -334,7 +335,7 @@ def test_data_without_classes_are_dealt_out_alike_where_nobody_says_how():
 def test_a_row_holds_loss_and_every_metric():
     run, state = contracts.assembled(**VALUES)
     states, rows = contracts.run_rounds(run, state, 3)
-    loss, metrics = loop.finish(run.test(loop.model_tested(run, states[-1])))
+    loss, metrics = finish(run.test(model_tested(run, states[-1])))
     assert rows[-1]["loss"] == loss == pytest.approx(metrics["mse"])
     assert {name: rows[-1][name] for name in metrics} == metrics and set(metrics) == {"mae", "mse"}
     assert rows[-1]["mae_before"] == rows[-1]["mae"] and rows[-1]["val_mae"] > 0
@@ -357,7 +358,7 @@ def test_shapley_values_of_any_headline_are_those_of_the_definition(options):
     from fedmpi.core.rng import Purpose, stream
     from fedmpi.server import recruit
     from fedmpi.server.score import Utility
-    x = loop.model_on(state["x"], run.layout.support(state["mask"]), run.layout)
+    x = model_on(state["x"], run.layout.support(state["mask"]), run.layout)
     cohort = Cohort(clients, updates, Round(1, run.rounds), recruit.present(state, clients), x, run.layout)
     utility = Utility(run.transport, run.derivatives, run.block, cohort, state["strategy"])
     part = next(iter(run.contributions.values()))
@@ -371,7 +372,7 @@ def test_shapley_values_of_any_headline_are_those_of_the_definition(options):
         if members:
             weights = cohort.shares[chosen] / cohort.shares[chosen].sum()
             _, model = run.strategy.merge(state["strategy"], x, updates.rows(chosen), weights)
-        return sign * loop.finish(run.validate(model))[1][run.objective.headline]
+        return sign * finish(run.validate(model))[1][run.objective.headline]
 
     expected = [0.0] * 3
     for order in itertools.permutations(range(3)):
@@ -454,8 +455,10 @@ def test_a_task_of_the_users_plays(own):
 
 
 @pytest.mark.parametrize("fault, message", [
-    ("mean only", "expected the loss with reduction=none as a tensor (1,) of floats, got a tensor () float32"),
-    ("wide", "expected the metric right as a tensor (1,) of floats, got a tensor (1, 2) float32"),
+    ("mean only", "expected the loss with reduction=none as a tensor (n,) of floats, one value a sample, "
+                  "here (1,), got a tensor () float32"),
+    ("wide", "expected the metric right as a tensor (n,) of floats, one value a sample, here (1,), "
+             "got a tensor (1, 2) float32"),
     ("name", "expected names of metrics in small letters, digits and _, got 'Right!'"),
     ("headline", "expected a headline among the metrics right, got 'wrong'"),
     ("worst", "expected worst as a finite number > 0, got inf")])

@@ -41,6 +41,17 @@ def test_where_some_seeds_never_get_there_it_says_so():
     assert "4 (1 of 2 seeds)" in text
 
 
+def test_metrics_beside_the_headline_are_compared():
+    runs = {"a.h5": run_of([0.5]), "b.h5": run_of([0.6], lr=0.5)}
+    objective = dict(headline="accuracy", higher=True, unit="nat", metrics=["accuracy", "within_reach"])
+    for run, value in zip(runs.values(), (0.25, 0.75)):
+        run.attrs["objective"] = objective
+        run.rounds["within_reach"] = np.array([value])
+    found = report.comparison(report.grouped(runs))
+    assert found["metrics"] == ["accuracy", "within_reach"]
+    assert re.search(r"final within reach +0.2500 +0.7500\n", report.comparison_text(found))
+
+
 def test_runs_that_say_nothing_beside_one_another_are_refused():
     runs = {"a.h5": run_of([0.5]), "b.h5": run_of([0.6], dataset="synthetic")}
     with pytest.raises(UserError, match="a.h5 has digits, b.h5 has synthetic; --other-data"):
@@ -63,7 +74,7 @@ def test_runs_that_failed_take_nothing_from_the_others():
     assert [group.label for group in groups] == ["lr 0.1", "lr 0.5", "lr 0.9"]       # what cannot be drawn is last
     found = report.comparison(groups)
     text = report.comparison_text(found)
-    assert "not the end: failed, b2.h5 after 1 rounds" in text and "not the end: failed, after 0 rounds" in text
+    assert "not the end: failed, b2.h5 after 1 round" in text and "not the end: failed, after 0 rounds" in text
     assert re.search(r"final accuracy +0.500 ± 0.100 +0.800 ± 0.141 \(2 of 3 seeds\) +-\n", text)
     assert re.search(r"2 rounds +0.500 ± 0.100 +0.800 ± 0.141 \(2 of 3 seeds\) +-\n", text)
     paired = {(each["group"], each["axis"]): each for each in found["paired"]}

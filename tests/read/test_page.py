@@ -123,7 +123,7 @@ def test_a_page_repeats(pages):
 
 def test_a_run_that_failed_is_told_and_is_the_best_in_nothing():
     text = page(with_failures())
-    assert "Not the end: failed, zero.h5 after 0 rounds, b2.h5 after 1 rounds" in text and "Accuracy by round" in text
+    assert "Not the end: failed, zero.h5 after 0 rounds, b2.h5 after 1 round" in text and "Accuracy by round" in text
     assert '<span class="best">0 B</span>' not in text and text.count('class="best"') >= 3
 
 

@@ -20,7 +20,7 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.layout import bind
 from fedmpi.methods.tasks.classification import classification
 from fedmpi.read import trained
-from fedmpi.server.loop import finish
+from fedmpi.server.slices import finish
 from fedmpi.store import read_run
 
 SMALL = ("--clients", 4, "--rounds", 4, "--local-epochs", 1, "--train-samples", 300, "--keep", 4, "--save-every", 1)

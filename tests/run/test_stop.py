@@ -11,6 +11,7 @@ from engine import assembled
 
 from fedmpi.core import stop
 from fedmpi.server import loop, record
+from fedmpi.server import round as rounds
 from fedmpi.core.errors import BrokenOff, DivergedError, Stopped, UserError
 from fedmpi.store import MemoryStore, read_run, verify
 
@@ -134,14 +135,14 @@ def test_an_evaluation_that_fails_while_the_run_is_stopped_costs_no_round(monkey
     run, state = assembled(rounds=5)
     store = MemoryStore({}, record.round_columns(True, len(run.layout.weights), list(run.contributions), run.objective),
                         record.client_columns(list(run.contributions)), {}, ([0], []))
-    play, evaluated = loop.run_round, loop.evaluated
+    play, evaluated = rounds.run_round, rounds.evaluated
 
     def evaluation(run, state, merged, due=True):
         yield
         raise DivergedError("the merged model has loss nan")
 
     def playing(run, state, t):
-        monkeypatch.setattr(loop, "evaluated", evaluation if t == 3 else evaluated)
+        monkeypatch.setattr(rounds, "evaluated", evaluation if t == 3 else evaluated)
         if t == 4:
             raise Stopped("asked to stop by SIGTERM")
         return play(run, state, t)

@@ -195,6 +195,7 @@ def test_order_of_arrival_does_not_matter(tmp_path):
     from fedmpi.build.setup import message, set_up
     from fedmpi.run import launch
     from fedmpi.server import loop
+    from fedmpi.server.run_state import initial_state
     from fedmpi.build.options import DEFAULTS
     from fedmpi.transport.local import Local
 
@@ -212,7 +213,7 @@ def test_order_of_arrival_does_not_matter(tmp_path):
         transport = transport_of(launch.worker())
         run = setup.run._replace(transport=transport)
         transport.share({"kind": "data"}, shared_arrays(setup.data))
-        state = loop.start(run, setup.network.first)
+        state = initial_state(run, setup.network.first)
         transport.publish(*message(setup, state))
         rows = []
         for t in range(1, 4):

@@ -9,6 +9,7 @@ import torch
 from fedmpi.core.layout import Layout, Slot
 from fedmpi.core.parts import Field
 from fedmpi.server import client_states, loop, record
+from fedmpi.server.run_state import loaded_state
 from fedmpi.server.exchange import state_of_client
 from fedmpi.store import RunFile
 
@@ -88,7 +89,7 @@ def test_files_hold_the_same_bits_as_memory_and_a_killed_run_goes_on(tmp_path, m
     # Killed here: what a later round has left is swept away.
     store.shelf.write(0, 99, {"c": torch.zeros(1).numpy()})
     loaded, done = store.load()
-    state, store = played(tmp_path / "files.h5", 6, done + 1, loop.loaded_state(loaded), assembled)
+    state, store = played(tmp_path / "files.h5", 6, done + 1, loaded_state(loaded), assembled)
     assert torch.equal(state["x"], expected["x"]) and not os.path.exists(store.shelf.path_of(0, 99))
     run, _ = assembled()
     for client in expected["clients"]:

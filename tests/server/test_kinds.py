@@ -10,7 +10,9 @@ from fedmpi.core import flops, kinds
 from fedmpi.core.errors import FedError, UserError
 from fedmpi.core.layout import bind
 from fedmpi.read.trained import trained
-from fedmpi.server import loop
+from fedmpi.server.model import model_on
+from fedmpi.server.round import run_round
+from fedmpi.server.slices import finish
 from fedmpi.store import read_run
 
 TWO = dict(model="small-cnn:width=4", also_model=["2nn:hidden=6"], clients=6, cohort=0)
@@ -71,14 +73,14 @@ def test_a_round_is_that_of_each_kind_by_itself(pruner):
         return merge(strategy, x, updates, weights)
 
     run = run._replace(strategy=run.strategy._replace(merge=watched))
-    played = loop.run_round(run, state, 1)
+    played = run_round(run, state, 1)
     (updates, weights), = seen
     mask = state["mask"]
     for number, spec in enumerate(("small-cnn:width=4", "2nn:hidden=6")):
         one = run.kinds.kinds[number]
         only, own = contracts.assembled(model=spec, clients=6, partition="quantity", lr=0.02, observe=["cosine"])
         own["mask"] = mask[one.weights].clone()
-        own["x"] = loop.model_on(own["x"], one.layout.support(own["mask"]), one.layout)
+        own["x"] = model_on(own["x"], one.layout.support(own["mask"]), one.layout)
         _, alone = contracts.first_cohort(only, own)
         members = run.kinds.of == number
         columns = torch.searchsorted(updates.support, kinds.positions(one, alone.support))
@@ -93,7 +95,7 @@ def test_a_round_is_that_of_each_kind_by_itself(pruner):
 def test_a_network_of_which_nobody_takes_part_stays():
     run, state = contracts.assembled(**TWO | {"cohort": 1})
     client = int(contracts.sampled(run, state, 1))
-    played = loop.run_round(run, state, 1)
+    played = run_round(run, state, 1)
     for number, one in enumerate(run.kinds.kinds):
         same = torch.equal(kinds.part(one, played.state["x"]), kinds.part(one, state["x"]))
         assert same == (number != int(run.kinds.of[client]))
@@ -101,7 +103,7 @@ def test_a_network_of_which_nobody_takes_part_stays():
 
 def test_bytes_flops_and_sparsity_are_those_of_the_clients_own_network():
     run, state = contracts.assembled(**TWO, pruner="static:sparsity=0.5")
-    played = loop.run_round(run, state, 1)
+    played = run_round(run, state, 1)
     for row, client in enumerate(played.clients["client"]):
         one = run.kinds.of_client(client)
         values = len(one.layout.support(state["mask"][one.weights]))
@@ -134,15 +136,15 @@ def test_the_headline_is_the_mean_over_clients_and_each_network_has_columns():
         assert row[f"{before}loss"] == pytest.approx(loss)
     only, alone = contracts.assembled(model="2nn:hidden=6", clients=6, validation=0.2)
     vector = kinds.part(run.kinds.kinds[1], state["x"])
-    fresh = loop.finish(run.test(state["x"]))[1]["accuracy_2nn"]
-    assert fresh == loop.finish(only.test(vector))[1]["accuracy"]
+    fresh = finish(run.test(state["x"]))[1]["accuracy_2nn"]
+    assert fresh == finish(only.test(vector))[1]["accuracy"]
 
 
 def test_personal_tensors_and_statistics_of_each_network(monkeypatch):
     monkeypatch.setitem(contracts.catalog.MODELS, "normed", f"{__name__}:batches_normed")
     run, state = contracts.assembled(**TWO | {"also_model": ["normed"]}, strategy="fedbn", client_test=0.3,
                                      client_test_every=1)
-    played = loop.run_round(run, state, 1)
+    played = run_round(run, state, 1)
     normed = run.kinds.kinds[1]
     assert set(normed.layout.personal) == {"1.weight", "1.bias", "1.running_mean", "1.running_var"}
     assert not run.kinds.kinds[0].layout.personal
@@ -153,7 +155,7 @@ def test_personal_tensors_and_statistics_of_each_network(monkeypatch):
 
 def test_own_tests_use_the_clients_network():
     run, state = contracts.assembled(**TWO, client_test=0.4, client_test_every=1)
-    played = loop.run_round(run, state, 1)
+    played = run_round(run, state, 1)
     for number, spec in enumerate(("small-cnn:width=4", "2nn:hidden=6")):
         only, own = contracts.assembled(model=spec, clients=6, client_test=0.4, client_test_every=1)
         own["x"] = kinds.part(run.kinds.kinds[number], played.state["x"])

@@ -13,6 +13,8 @@ from fedmpi.core.parts import Training
 from fedmpi.laws import engine
 from fedmpi.plugins.spec import make
 from fedmpi.server import lab, loop
+from fedmpi.server.model import model_on
+from fedmpi.server.slices import finish
 from fedmpi.transport.local import Local
 
 DATA = {"dataset": "synthetic:samples=200,size=4,noise=0.3,classes=4", "strategy": "feddu", "server_data": "0.3"}
@@ -82,7 +84,7 @@ def test_any_number_of_workers_gives_the_same_bits(small_jobs):
 def test_a_model_is_worth_what_the_server_itself_would_find():
     run, x, work = spread(1)
     loss, right = work.lab.evaluate(x[None], "validation")
-    expected, metrics = loop.finish(run.validate(x))
+    expected, metrics = finish(run.validate(x))
     assert (float(loss[0]), float(right[0])) == pytest.approx((expected, metrics["accuracy"]))
 
 
@@ -125,8 +127,8 @@ def test_a_training_descends_and_leaves_pruned_weights_alone():
     assert torch.equal(x, before) and torch.equal(after[off], x[off])
     n = run.server.sizes["server"]
     assert (trained.samples, trained.steps) == (5 * n, 5 * -(-n // 10))
-    served = loop.model_on(x, run.layout.support(mask), run.layout)
-    kept = loop.model_on(after, run.layout.support(mask), run.layout)
+    served = model_on(x, run.layout.support(mask), run.layout)
+    kept = model_on(after, run.layout.support(mask), run.layout)
     first, last = work.lab.evaluate(torch.stack([served, kept]))[0].tolist()
     assert last < first
 

@@ -9,6 +9,7 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Field, Strategy
 from fedmpi.core.reduce import average
 from fedmpi.server import loop, record
+from fedmpi.server.aggregate import Aggregated
 
 ANSWERS = {
     "sizes": Field(on=(2,)),
@@ -79,7 +80,7 @@ def test_what_is_not_billed_costs_nothing():
 
 def test_a_round_that_merges_nobody_has_no_number():
     run, _ = contracts.assembled(strategy=f"{__name__}:talkative")
-    assert np.isnan(record.of_strategy(run.strategy, loop.Aggregated({}, torch.zeros(1), torch.zeros(0)))["answered"])
+    assert np.isnan(record.of_strategy(run.strategy, Aggregated({}, torch.zeros(1), torch.zeros(0)))["answered"])
 
 
 def test_a_column_may_not_take_the_name_of_another():

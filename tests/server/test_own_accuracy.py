@@ -19,6 +19,8 @@ from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.core.support import gathered, scattered
 from fedmpi.methods.datasets.dataset import inputs
 from fedmpi.server import loop, own_accuracy, record
+from fedmpi.server.round import run_round
+from fedmpi.server.slices import Slices, finish
 from fedmpi.store import MemoryStore
 
 TESTED = dict(client_test=0.25, client_test_every=1, clients=2)
@@ -49,7 +51,7 @@ def test_values_of_samples_add_up_to_the_evaluation():
     images, labels = torch.randn(50, 1, 4, 4), torch.arange(50) % 4
     vector = torch.randn(len(x)) / 4
     values = by_sample(network, x, classification(), 16)(vector, images, labels)
-    loss, metrics = loop.finish(evaluator(network, x, images, labels, classification())(vector))
+    loss, metrics = finish(evaluator(network, x, images, labels, classification())(vector))
     assert values.shape == (50, 2) and values[:, 1].mean() == metrics["accuracy"]
     assert abs(values[:, 0].mean() - loss) < 1e-6
 
@@ -82,14 +84,14 @@ def test_plain_fedavg_is_tested_as_by_hand(options):
     options = TESTED | options
     run, state = contracts.assembled(**options)
     for t in (1, 2):
-        played = loop.run_round(run, state, t)
+        played = run_round(run, state, t)
         state, row, own = played.state, played.row, played.own
         accuracies, losses = by_hand(options, state["x"])
         assert own["accuracy"].tolist() == accuracies.tolist() and np.allclose(own["loss"], losses, atol=1e-6)
         assert own["client"].tolist() == list(range(len(accuracies))) and (own["round"] == t).all()
         assert row["own_accuracy"] == accuracies.mean() and row["own_accuracy_worst"] == accuracies.min()
         assert row["own_s"] > 0
-        assert played.evaluation.ended and loop.finish(played.evaluation)["accuracy"] >= 0     # rank 0, meanwhile
+        assert played.evaluation.ended and finish(played.evaluation)["accuracy"] >= 0     # rank 0, meanwhile
 
 
 @pytest.mark.parametrize("pruner", ["dense", "rigl:every=1,sparsity=0.5"])
@@ -99,7 +101,7 @@ def test_personal_tensors_are_laid_over_what_clients_would_be_sent(pruner):
     run, state = contracts.assembled(**options)
     own, first = run.layout.personal_positions, state["x"].clone()
     for t in (1, 2):
-        played = loop.run_round(run, state, t)
+        played = run_round(run, state, t)
         state, models = played.state, []
         for client in range(4):
             x = state["x"].clone()
@@ -127,7 +129,7 @@ def test_a_strategy_may_make_the_model_that_a_client_is_tested_by():
 
     options = TESTED | {"clients": 3, "partition": "quantity:beta=5,min_size=20"}
     part = {"strategy": fedavg()._replace(own_model=own_model, send_to=send_to, sends={"factor": Field(on=(1,))})}
-    played = loop.run_round(*contracts.assembled(of_server=part, of_worker=part, **options), 1)
+    played = run_round(*contracts.assembled(of_server=part, of_worker=part, **options), 1)
     x = played.state["x"]
     plain = by_hand(options, x)[1]
     made = by_hand(options, x * 0, x / 2, x)[1]
@@ -149,7 +151,7 @@ def test_own_tests_change_nothing_else():
 def test_clients_are_tested_on_what_the_codec_lets_through():
     options = TESTED | {"codec": "float16"}
     run, state = contracts.assembled(**options)
-    played = loop.run_round(run, state, 1)
+    played = run_round(run, state, 1)
     support = run.layout.support(played.state["mask"])
     values = gathered(played.state["x"], support)
     sent = run.codec.down.decode(run.codec.down.encode(values), len(support))
@@ -185,5 +187,5 @@ def test_slices_of_work_keep_their_result():
         yield
         return 7
 
-    slices = loop.Slices(work())
-    assert len(list(slices)) == 1 and loop.finish(slices) == 7 and loop.finish(slices) == 7
+    slices = Slices(work())
+    assert len(list(slices)) == 1 and finish(slices) == 7 and finish(slices) == 7

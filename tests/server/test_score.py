@@ -7,6 +7,8 @@ import torch
 
 from fedmpi.build.notes import warnings
 from fedmpi.server import exchange, loop, recruit
+from fedmpi.server.model import model_on
+from fedmpi.server.slices import finish
 from fedmpi.build import parts
 from fedmpi.core.errors import DivergedError, UserError
 from fedmpi.server.score import Utility
@@ -20,7 +22,7 @@ def first_round(**options):
     """``(run, state, cohort)`` of a first round that everybody trained, before it is judged."""
     run, state = contracts.assembled(**{"validation": 0.3, "weighting": "relu"} | options)
     clients, updates = contracts.first_cohort(run, state)
-    received = loop.model_on(state["x"], run.layout.support(state["mask"]), run.layout)
+    received = model_on(state["x"], run.layout.support(state["mask"]), run.layout)
     return run, state, Cohort(clients, updates, Round(1, run.rounds), recruit.present(state, clients), received,
                               run.layout)
 
@@ -47,7 +49,7 @@ def test_a_coalition_is_worth_what_its_merged_model_scores(options):
         if chosen.any():
             weights = cohort.shares[chosen] / cohort.shares[chosen].sum()
             _, model = run.strategy.merge(state["strategy"], cohort.x, cohort.updates.rows(chosen), weights)
-        expected = loop.finish(run.validate(model))
+        expected = finish(run.validate(model))
         assert float(got) == pytest.approx(expected[0], rel=1e-5)
         assert float(right) == pytest.approx(expected[1]["accuracy"])
     assert utility.calls == 8
@@ -191,7 +193,7 @@ def test_own_masks_are_tested_at_the_budget_and_before_at_their_union():
     assert not (nominal & ~states[-1]["mask"]).any()
 
     def loss(mask):
-        return loop.finish(run.test(loop.model_on(states[-1]["x"], run.layout.support(mask), run.layout)))[0]
+        return finish(run.test(model_on(states[-1]["x"], run.layout.support(mask), run.layout)))[0]
 
     assert rows[-1]["loss"] == pytest.approx(loss(nominal))
     assert rows[-1]["loss"] != loss(states[-1]["mask"])

@@ -24,17 +24,12 @@ def good(subject, got):
     return Finding("ok", subject, got)
 
 
-def plural(number):
-    """The end of a noun behind ``number``."""
-    if number > 1:
-        return "s"
-    return ""
-
-
 def named(numbers):
     """Ranks in words: ``rank 3``, ``ranks 0-2,5``."""
     ranges = place.ranges(sorted(numbers))
-    return f"rank{plural(len(numbers))} {ranges}"
+    if len(numbers) == 1:
+        return f"rank {ranges}"
+    return f"ranks {ranges}"
 
 
 def compared(ranks, value):

@@ -1,6 +1,7 @@
 """Findings about the places of ranks: cores and GPUs."""
 
-from fedmpi.cluster.findings.finding import GB, Finding, good, named, plural
+from fedmpi.cluster.findings.finding import GB, Finding, good, named
+from fedmpi.core.words import plural
 from fedmpi.transport import place
 
 
@@ -38,12 +39,12 @@ def _cores(ranks, numbers):
     if allowed < min(cores, num_ranks):
         yield Finding(
             "warning", "cores",
-            f"{host}: its cgroup allows {quota:g} of {cores} cores to {num_ranks} rank(s)",
+            f"{host}: its cgroup allows {quota:g} of {cores} cores to {plural(num_ranks, 'rank')}",
             expected="as many as ranks",
             way_out="ask for more (--cpus-per-task, --ntasks), or start fewer ranks")
     if num_ranks > cores:
         yield Finding(
-            "note", "cores", f"{host}: {num_ranks} ranks on {cores} core{plural(cores)}",
+            "note", "cores", f"{host}: {plural(num_ranks, 'rank')} on {plural(cores, 'core')}",
             expected="a core a rank is fastest",
             way_out="this works; for speed start fewer ranks, or ask for more cores")
 

@@ -1,6 +1,7 @@
 """Findings about files and room: the folder of run files, memory, temporary files."""
 
 from fedmpi.cluster.findings.finding import GB, Finding, good
+from fedmpi.core.words import plural
 from fedmpi.transport import place
 
 # File systems between nodes.
@@ -85,7 +86,7 @@ def room(ranks):
 
 
 def _memory(host, num_ranks, left):
-    line = f"{host}: {left / GB:.1f} GB left for {num_ranks} rank(s) that have loaded torch"
+    line = f"{host}: {left / GB:.1f} GB left for {plural(num_ranks, 'rank')} that have loaded torch"
     needed = LEFT_BYTES * num_ranks
     if left >= needed:
         return good("memory", line)

@@ -4,6 +4,7 @@ import os
 from functools import partial
 
 from fedmpi.cluster.findings.finding import Finding, compared, good
+from fedmpi.core.words import plural
 
 CUDA_AWARE = {True: "yes", False: "no", None: "it does not say"}
 
@@ -125,7 +126,7 @@ def _build(facts):
     version = facts["versions"]["torch"]
     cuda = build["cuda"] or "none"
     library = " and ".join(libraries) or "no MKL"
-    threads = f"{facts['threads']} thread(s) a rank"
+    threads = f"{plural(facts['threads'], 'thread')} a rank"
     return f"{version}, CUDA {cuda}, {library}, {build['vectors']}, {threads}"
 
 

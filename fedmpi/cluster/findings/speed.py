@@ -8,6 +8,7 @@ import statistics
 
 from fedmpi.cluster.findings.finding import GB, Finding, good, named
 from fedmpi.cluster.findings.placement import num_cores
+from fedmpi.core.words import plural
 from fedmpi.transport import place
 
 # Share of a core that a waiting rank may burn.
@@ -76,7 +77,7 @@ def _broadcast(measured, num_workers):
     bare = measured["bare_seconds"]
     times = seconds / bare
     size = measured["bytes"] / MIB
-    to_all = f"{size:.0f} MiB to {num_workers} worker(s)"
+    to_all = f"{size:.0f} MiB to {plural(num_workers, 'worker')}"
     ours = f"{seconds * 1e3:.1f} ms"
     alone = f"MPI alone {bare * 1e3:.1f} ms"
     return good("broadcast", f"{to_all}: {ours}; {alone}, {times:.2g} times")

@@ -140,7 +140,7 @@ def _flat(y, name, path):
         raise DataError(f"data set {path}: {name} must be classes, that is, whole numbers or "
                         f"words, got {y.dtype} with fractions, NaN or infinity; cut a range into "
                         "classes by numpy.digitize, drop what has none, or say targets=values "
-                        "and --task regression")
+                        "and take a --task for values: regression, or one of your own")
     return y.astype(np.int64)
 
 

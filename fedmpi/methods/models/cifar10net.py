@@ -1,6 +1,6 @@
 """The thesis's network for CIFAR-10: 782,006 parameters on 32 x 32 colour images, 10 classes.
 
-    conv 5x5, 6 - pool 3 stride 1 - conv 5x5, 16 - pool 3 stride 1 - fc 120 - fc 84 - fc classes
+    conv 5x5, 6 - pool 3 stride 1 - conv 5x5, 16 - pool 3 stride 1 - fc 120 - fc 84 - fc outputs
 
 The widths multiply the channels and the hidden units, rounded. Small dense networks to hold
 sparse ones against:
@@ -18,7 +18,7 @@ from torch import nn
 from fedmpi.methods.models.shape import image, num_features, padding_below, scaled
 
 
-def cifar10net(shape, classes, conv_width: float = 1.0, fc_width: float = 1.0):
+def cifar10net(shape, outputs, conv_width: float = 1.0, fc_width: float = 1.0):
     """The thesis's network for CIFAR-10, for images of at least 5 x 5 pixels.
 
     Paper: the thesis (2023) that this project implements, on training large models federatedly
@@ -45,5 +45,5 @@ def cifar10net(shape, classes, conv_width: float = 1.0, fc_width: float = 1.0):
         nn.ReLU(),
         nn.Linear(wide, narrow),
         nn.ReLU(),
-        nn.Linear(narrow, classes),
+        nn.Linear(narrow, outputs),
     )

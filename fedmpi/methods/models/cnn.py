@@ -1,6 +1,6 @@
 """The CNN without padding of many federated studies: 582,026 parameters on MNIST.
 
-    conv 5x5, 32 - pool 2 - conv 5x5, 64 - pool 2 - fc 512 - fc classes
+    conv 5x5, 32 - pool 2 - conv 5x5, 64 - pool 2 - fc 512 - fc outputs
 
 Images smaller than 16 x 16 are padded by 2 in both convolutions, as nothing would be left of
 them.
@@ -11,7 +11,7 @@ from torch import nn
 from fedmpi.methods.models.shape import image, num_features, padding_below
 
 
-def cnn(shape, classes):
+def cnn(shape, outputs):
     """Two unpadded 5 x 5 convolutions and 512 hidden units, for images of at least 4 x 4 pixels.
 
     Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from
@@ -33,5 +33,5 @@ def cnn(shape, classes):
         *body,
         nn.Linear(num_features(body, shape), 512),
         nn.ReLU(),
-        nn.Linear(512, classes),
+        nn.Linear(512, outputs),
     )

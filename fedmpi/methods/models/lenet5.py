@@ -1,6 +1,6 @@
 """LeNet-5 (LeCun 1998) with ReLU and max-pooling.
 
-    conv 5x5, 6 - pool 2 - conv 5x5, 16 - pool 2 - fc 120 - fc 84 - fc classes
+    conv 5x5, 6 - pool 2 - conv 5x5, 16 - pool 2 - fc 120 - fc 84 - fc outputs
 
 61,706 parameters on MNIST; on CIFAR-10 61,770 weights and 236 biases, 62,006 parameters. The
 first convolution pads images smaller than 32 x 32 by 2, the second images smaller than 12 x 12.
@@ -18,7 +18,7 @@ from torch import nn
 from fedmpi.methods.models.shape import image, num_features, padding_below, scaled
 
 
-def lenet5(shape, classes, width: float = 1.0):
+def lenet5(shape, outputs, width: float = 1.0):
     """LeNet-5, ``width`` times as wide, for images of at least 4 x 4 pixels.
 
     Paper: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", Proc.
@@ -43,5 +43,5 @@ def lenet5(shape, classes, width: float = 1.0):
         nn.ReLU(),
         nn.Linear(wide, narrow),
         nn.ReLU(),
-        nn.Linear(narrow, classes),
+        nn.Linear(narrow, outputs),
     )

@@ -1,6 +1,6 @@
 """Multinomial logistic regression: one linear layer.
 
-    logits = W x + b;   classes * (F + 1) parameters, 7,850 on MNIST
+    logits = W x + b;   outputs * (F + 1) parameters, 7,850 on MNIST
 """
 
 import math
@@ -8,10 +8,10 @@ import math
 from torch import nn
 
 
-def logistic(shape, classes):
+def logistic(shape, outputs):
     """A linear classifier of inputs of any ``shape``.
 
     Paper: none: the textbook's.
     """
     features = math.prod(shape)
-    return nn.Sequential(nn.Flatten(), nn.Linear(features, classes))
+    return nn.Sequential(nn.Flatten(), nn.Linear(features, outputs))

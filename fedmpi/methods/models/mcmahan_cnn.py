@@ -1,6 +1,6 @@
 """The CNN of McMahan (1602.05629): 1,663,370 parameters on MNIST.
 
-    conv 5x5, 32, same - pool 2 - conv 5x5, 64, same - pool 2 - fc 512 - fc classes
+    conv 5x5, 32, same - pool 2 - conv 5x5, 64, same - pool 2 - fc 512 - fc outputs
 """
 
 from torch import nn
@@ -8,7 +8,7 @@ from torch import nn
 from fedmpi.methods.models.shape import image, num_features
 
 
-def mcmahan_cnn(shape, classes):
+def mcmahan_cnn(shape, outputs):
     """Two padded 5 x 5 convolutions and 512 hidden units, for images of at least 4 x 4 pixels.
 
     Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from
@@ -29,5 +29,5 @@ def mcmahan_cnn(shape, classes):
         *body,
         nn.Linear(num_features(body, shape), 512),
         nn.ReLU(),
-        nn.Linear(512, classes),
+        nn.Linear(512, outputs),
     )

@@ -5,7 +5,7 @@ import math
 from torch import nn
 
 
-def mlp2nn(shape, classes, hidden: int = 200):
+def mlp2nn(shape, outputs, hidden: int = 200):
     """A network of two hidden layers of ``hidden`` units for inputs of any ``shape``.
 
     Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from
@@ -20,5 +20,5 @@ def mlp2nn(shape, classes, hidden: int = 200):
         nn.ReLU(),
         nn.Linear(hidden, hidden),
         nn.ReLU(),
-        nn.Linear(hidden, classes),
+        nn.Linear(hidden, outputs),
     )

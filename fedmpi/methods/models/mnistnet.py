@@ -1,6 +1,6 @@
 """The thesis's network for MNIST: 261,840 parameters on 28 x 28 grey images, 10 classes.
 
-    conv 5x5, 10 - pool 3 stride 1 - conv 5x5, 20 - pool 3 stride 1 - fc 50 - fc classes
+    conv 5x5, 10 - pool 3 stride 1 - conv 5x5, 20 - pool 3 stride 1 - fc 50 - fc outputs
 
 The widths multiply the channels and the hidden units. Images smaller than 13 x 13 are padded by
 2 in both convolutions. The thesis ends with softmax and applies it again in the loss; here the
@@ -12,7 +12,7 @@ from torch import nn
 from fedmpi.methods.models.shape import image, num_features, padding_below, scaled
 
 
-def mnistnet(shape, classes, conv_width: float = 1.0, fc_width: float = 1.0):
+def mnistnet(shape, outputs, conv_width: float = 1.0, fc_width: float = 1.0):
     """The thesis's network for MNIST, for images of at least 5 x 5 pixels.
 
     Paper: the thesis (2023) that this project implements, on training large models federatedly
@@ -36,5 +36,5 @@ def mnistnet(shape, classes, conv_width: float = 1.0, fc_width: float = 1.0):
         *body,
         nn.Linear(num_features(body, shape), hidden),
         nn.ReLU(),
-        nn.Linear(hidden, classes),
+        nn.Linear(hidden, outputs),
     )

@@ -1,6 +1,6 @@
 """The CIFAR-10 network of the pfl-research benchmarks (2404.06430): 1,626,442 parameters.
 
-    conv 3x3, 32 - conv 3x3, 64 - pool 2 - dropout 1/4 - fc 128 - dropout 1/2 - fc classes
+    conv 3x3, 32 - conv 3x3, 64 - pool 2 - dropout 1/4 - fc 128 - dropout 1/2 - fc outputs
 
 Weights start as Glorot's.
 """
@@ -10,7 +10,7 @@ from torch import nn
 from fedmpi.methods.models.shape import image, num_features
 
 
-def pfl_cnn(shape, classes, dropout: bool = True):
+def pfl_cnn(shape, outputs, dropout: bool = True):
     """pfl-research's CNN for CIFAR-10, for images of at least 6 x 6 pixels.
 
     ``dropout=False`` leaves dropout out.
@@ -35,7 +35,7 @@ def pfl_cnn(shape, classes, dropout: bool = True):
         nn.Linear(num_features(body, shape), 128),
         nn.ReLU(),
         nn.Dropout(late_rate),
-        nn.Linear(128, classes),
+        nn.Linear(128, outputs),
     )
     # The weights of the benchmark's program, not torch's.
     for layer in model:

@@ -1,6 +1,6 @@
 """A CNN for small images and quick runs: 9,930 parameters on the 8 x 8 digits at the usual width.
 
-    conv 3x3, w, same - conv 3x3, 2 w, same - pool 2 - fc classes
+    conv 3x3, w, same - conv 3x3, 2 w, same - pool 2 - fc outputs
 """
 
 from torch import nn
@@ -8,7 +8,7 @@ from torch import nn
 from fedmpi.methods.models.shape import image, num_features
 
 
-def small_cnn(shape, classes, width: int = 16):
+def small_cnn(shape, outputs, width: int = 16):
     """Two 3 x 3 convolutions of ``width`` and 2 ``width`` channels, for at least 2 x 2 pixels.
 
     Paper: none: made for quick runs.
@@ -26,4 +26,4 @@ def small_cnn(shape, classes, width: int = 16):
         nn.Flatten(),
     )
     features = num_features(body, shape)
-    return nn.Sequential(*body, nn.Linear(features, classes))
+    return nn.Sequential(*body, nn.Linear(features, outputs))

@@ -16,8 +16,8 @@ NO_AUXILIARY = {"aux_logits": False, "init_weights": True}
 OPTIONS = {"googlenet": NO_AUXILIARY, "inception_v3": NO_AUXILIARY}
 
 
-def torchvision(shape, classes, name: str = "resnet18"):
-    """torchvision's model ``name`` with ``classes`` outputs for images ``shape``.
+def torchvision(shape, outputs, name: str = "resnet18"):
+    """torchvision's model ``name`` with so many ``outputs`` for images ``shape``.
 
     Paper: of the model; the usual one: He et al. 2016, "Deep Residual Learning for Image
         Recognition", arXiv 1512.03385.
@@ -30,7 +30,7 @@ def torchvision(shape, classes, name: str = "resnet18"):
         close = difflib.get_close_matches(name, names, 5) or names
         raise ValueError(f"torchvision has no classifier {name!r}; close are {', '.join(close)}")
     options = OPTIONS.get(name, {})
-    model = models.get_model(name, weights=None, num_classes=classes, **options)
+    model = models.get_model(name, weights=None, num_classes=outputs, **options)
     if channels != 3:
         _set_channels(model, channels)
     return model

@@ -74,8 +74,8 @@ def check(outputs, targets, classes, option):
     """UserError unless targets are 0 and 1 for several labels, with a logit for each."""
     is_bit = (targets == 0) | (targets == 1)
     fits = targets.ndim == 2 and bool(is_bit.all())
-    way_out = ("take --task classification for one class a sample, or say targets=labels of the "
-               "data set")
+    way_out = ("take --task classification for one class a sample, or a data set of labels: "
+               "--dataset synthetic:targets=labels, or your own FILE.h5:targets=labels")
     require_targets(fits, option, "multi-label", "labels (n, C) of 0 and 1", targets, way_out)
     n, num_labels = targets.shape
     way_out = (f"the factory is given the {num_labels} labels as its second argument, and "

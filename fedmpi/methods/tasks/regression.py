@@ -73,7 +73,8 @@ def check(outputs, targets, classes, option):
     """UserError unless targets are values and there is an output for each."""
     are_floats = targets.dtype.is_floating_point
     fits = are_floats and targets.ndim in (1, 2)
-    way_out = "take --task classification for classes, or say targets=values of the data set"
+    way_out = ("take --task classification for classes, or a data set of values: "
+               "--dataset synthetic:targets=values, or your own FILE.h5:targets=values")
     require_targets(fits, option, "regression", "values, float32", targets, way_out)
     n = len(targets)
     d = targets.shape[1] if targets.ndim == 2 else 1

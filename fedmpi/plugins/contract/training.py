@@ -102,8 +102,11 @@ def task(part, option):
     @functools.wraps(part.loss)
     def loss(outputs, targets, reduction="mean"):
         value = part.loss(outputs, targets, reduction=reduction)
-        shape = (len(outputs),) if reduction == "none" else ()
-        _check_floats(value, shape, option, f"the loss with reduction={reduction}")
+        name = f"the loss with reduction={reduction}"
+        if reduction == "none":
+            _check_one_a_sample(value, outputs, option, name)
+        else:
+            _check_floats(value, (), option, f"{name} as a tensor () of floats")
         return value
 
     def outputs(targets, classes):
@@ -121,22 +124,27 @@ def _metric(part, name, option):
 
     def metric(outputs, targets):
         values = part.metrics[name](outputs, targets)
-        shape = (len(outputs),)
-        _check_floats(values, shape, option, f"the metric {name}", also=(torch.bool,))
+        _check_one_a_sample(values, outputs, option, f"the metric {name}", also=(torch.bool,))
         return values
 
     return metric
 
 
-def _check_floats(value, shape, option, what, also=()):
+def _check_one_a_sample(values, outputs, option, name, also=()):
+    """``values`` must be a float tensor (n,) for n outputs, or one of a dtype in ``also``."""
+    n = len(outputs)
+    expected = f"{name} as a tensor (n,) of floats, one value a sample, here ({n},)"
+    _check_floats(values, (n,), option, expected, also)
+
+
+def _check_floats(value, shape, option, expected, also=()):
     """``value`` must be a float tensor of a shape, or one of a dtype in ``also``."""
     # Only a tensor has a dtype to ask for.
     fits = False
     if isinstance(value, torch.Tensor):
         are_floats = value.is_floating_point() or value.dtype in also
         fits = are_floats and value.shape == shape
-    require(fits, option, f"{what} as a tensor {tuple(shape)} of floats", in_words(value),
-            OBJECTIVE)
+    require(fits, option, expected, in_words(value), OBJECTIVE)
 
 
 def _check_metrics(part, option):

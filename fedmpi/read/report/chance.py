@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedmpi.core.words import plural
 from fedmpi.read.headline import headline
 
 # Learning is beyond this share of the accuracy of guessing, or of its error, whichever is less.
@@ -91,5 +92,5 @@ def stuck_text(label, found):
     """``fedavg (2 of 3 runs), at best 0.104 where guessing has 0.100``."""
     some = ""
     if found.known > 1:
-        some = f" ({found.stuck} of {found.known} runs)"
+        some = f" ({found.stuck} of {plural(found.known, 'run')})"
     return f"{label}{some}, at best {found.best:.3f} where guessing has {found.guessing:.3f}"

@@ -16,6 +16,7 @@ from fedmpi.read.report.statistics import interval, paired_difference
 from fedmpi.read.report.text import human_bytes, human_flops, human_seconds
 from fedmpi.read.report.truth import options
 from fedmpi.core.wide import aligned, wrapped
+from fedmpi.core.words import plural
 
 AXES = ("rounds", "bytes", "flops", "virtual")
 # Runs are compared at these shares of the cost of the cheapest run.
@@ -47,11 +48,13 @@ def outcome_words(leading):
     """``{name: words}`` of the outcomes of runs with this ``Headline``."""
     name = leading.name
     word = leading.word
+    others = [metric for metric in leading.metrics if metric != name]
     return {
         f"final_{name}": f"final {word}",
         f"chosen_{name}": f"{word} at best validation",
         f"final_own_{name}": "own tests, mean of clients",
         f"final_own_{name}_worst": "own tests, worst tenth",
+        **{f"final_{metric}": f"final {metric.replace('_', ' ')}" for metric in others},
     } | OUTCOMES
 
 
@@ -78,7 +81,8 @@ def comparison(groups, target=None, against=0, every_pair=False):
 
     * ``differ``: texts of the options that differ.
     * ``outcomes``: Intervals over seeds, None if a run lacks it.
-    * ``headline``: the name of the compared metric, the key of its values below.
+    * ``headline``: the name of the compared metric, the key of its values below; ``metrics``: the
+      names of all metrics.
     * ``tasks``: lines for the reader if the runs' tasks differ.
     * ``equal``: by axis, ``budgets`` and, for each, the test headlines of each group's runs within
       it.
@@ -106,6 +110,7 @@ def comparison(groups, target=None, against=0, every_pair=False):
     return {
         "groups": records,
         "headline": leading.name,
+        "metrics": list(leading.metrics),
         "higher": leading.higher,
         "tasks": task_lines(runs_of(groups)),
         "differ": differing(groups),
@@ -337,7 +342,7 @@ def outcome_text(name, over_seeds, of=None):
     if is_spread:
         text += f" ± {show(std)}"
     if n < (of or 0):
-        text += f" ({n} of {of} seeds)"
+        text += f" ({n} of {plural(of, 'seed')})"
     return text
 
 
@@ -406,7 +411,8 @@ def _differ_section(numbers):
 
 
 def _outcome_section(numbers, title):
-    leading = Headline(numbers["headline"])
+    metrics = tuple(numbers["metrics"])
+    leading = Headline(numbers["headline"], metrics=metrics)
     words = outcome_words(leading)
     num_runs = [len(record["runs"]) for record in numbers["groups"]]
     heads = ["", *_tags(numbers)]
@@ -508,8 +514,9 @@ def _group_lines(record):
         if status in ("", "finished"):
             continue
         name = f"{path} " if several else ""
+        rounds = plural(played, "round")
         reason = f" ({error})" if error else ""
-        yield f"   not the end: {STATUS.get(status, status)}, {name}after {played} rounds{reason}"
+        yield f"   not the end: {STATUS.get(status, status)}, {name}after {rounds}{reason}"
 
 
 def _section(title, head, rows, otherwise="", left=(0,)):

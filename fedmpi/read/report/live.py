@@ -5,7 +5,7 @@ import numpy as np
 from fedmpi.read.headline import headline, headline_of
 from fedmpi.read.report.metrics import chosen
 from fedmpi.read.report.pictures import curves, lettered_picture, picture
-from fedmpi.read.report.text import LOST, human_bytes, human_seconds
+from fedmpi.read.report.text import LOST, human_bytes, human_seconds, measure_text
 from fedmpi.read.report.truth import options
 from fedmpi.core.wide import aligned
 
@@ -158,8 +158,8 @@ def _row(name, run, metric):
         "status": str(run.attrs.get("status", "")),
         "round": f"{len(run.ends)}/{planned(run)}",
         "left": _time_left(run),
-        metric: _number(latest, ".4f"),
-        "best": _number(best, ".4f"),
+        metric: _measure(latest),
+        "best": _measure(best),
         "s/round": _number(round_s, ".3g"),
         "clients": answered,
         "lost": str(lost),
@@ -172,6 +172,12 @@ def _row(name, run, metric):
 def _num_lost(rounds):
     """Lost answers of all rounds."""
     return sum(int(rounds[name].sum()) for name in LOST if name in rounds)
+
+
+def _measure(value):
+    if value is None:
+        return "-"
+    return measure_text(value)
 
 
 def _number(value, form):

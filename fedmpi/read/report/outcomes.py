@@ -6,6 +6,7 @@ import statistics
 from fedmpi.core.wide import aligned
 from fedmpi.read.headline import headline
 from fedmpi.read.report.metrics import final_metrics
+from fedmpi.read.report.text import measure_text
 
 # The names of losses and metrics begin with one of these.
 QUALITY = ("final_", "chosen_")
@@ -219,7 +220,7 @@ def _cell(key, value):
     if key == "seconds":
         return f"{value:.4g}"
     if isinstance(value, float) and key.startswith(QUALITY):
-        return f"{value:.4f}"
+        return measure_text(value)
     return str(value)
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedmpi.read.headline import headline
+from fedmpi.read.report.text import measure_text
 
 
 class Last(NamedTuple):
@@ -46,4 +47,6 @@ def own_text(metrics, leading):
     mean, weighted, worst = (metrics.get(f"final_{name}") for name in leading.own)
     if mean is None:
         return ""
-    return f"mean of clients {mean:.4f}, by samples {weighted:.4f}, worst tenth {worst:.4f}"
+    by_samples = f"by samples {measure_text(weighted)}"
+    tenth = f"worst tenth {measure_text(worst)}"
+    return f"mean of clients {measure_text(mean)}, {by_samples}, {tenth}"

@@ -2,6 +2,7 @@
 
 import os
 
+from fedmpi.core.words import plural
 from fedmpi.read.headline import task_lines
 from fedmpi.read.report.chance import stuck, stuck_text
 from fedmpi.read.report.comparison import STATUS
@@ -112,8 +113,8 @@ def _values_of(name, runs):
 def _rounds_text(run):
     planned = options(run).get("rounds")
     if planned:
-        return f"{len(run.ends)} of {planned} rounds"
-    return f"{len(run.ends)} rounds"
+        return f"{len(run.ends)} of {plural(planned, 'round')}"
+    return f"{plural(len(run.ends), 'round')}"
 
 
 def _dates(runs):
@@ -158,7 +159,7 @@ def _unfinished(runs):
     for path, run in runs.items():
         status = str(run.attrs.get("status", ""))
         if status not in ("finished", ""):
-            progress = f"{os.path.basename(path)} after {len(run.ends)} rounds"
+            progress = f"{os.path.basename(path)} after {plural(len(run.ends), 'round')}"
             # Older files do not record the reason.
             if run.attrs.get("error"):
                 progress += f" ({run.attrs['error']})"

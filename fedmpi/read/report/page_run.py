@@ -11,7 +11,7 @@ from fedmpi.read.report.page_clients import client_table, number_text
 from fedmpi.read.report.page_pictures import run_pictures
 from fedmpi.read.report.profile import BESIDE, OWN, profile
 from fedmpi.read.report.profile_text import notes
-from fedmpi.read.report.text import LOST, human_bytes
+from fedmpi.read.report.text import LOST, human_bytes, measure_text
 from fedmpi.read.report.truth import judged
 
 # The most rounds of a table.
@@ -227,7 +227,7 @@ def _round_columns(run):
         worst: "worst tenth",
         "loss": f"test {leading.loss_text()}",
     }
-    columns = [(name, head, "{:.4f}".format) for name, head in quality_heads.items()]
+    columns = [(name, head, measure_text) for name, head in quality_heads.items()]
     return [column for column in (*columns, *ROUND_COLUMNS) if column[0] in run.rounds]
 
 

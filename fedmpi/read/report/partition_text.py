@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from fedmpi.core.wide import aligned, labelled, wrapped
+from fedmpi.core.words import plural
 from fedmpi.plugins.spec import split
 
 # Of more than twice as many clients, only the first and the last so many are shown.
@@ -33,7 +34,7 @@ def _headline(federation):
 def _dealt_text(federation):
     num_clients = federation["summary"]["clients"]
     line = (f"{federation['dataset']}: {federation['targets']}; {federation['dealt']:,} training "
-            f"samples dealt out to {num_clients:,} clients")
+            f"samples dealt out to {plural(num_clients, 'client')}")
     copies = federation["dealt"] - federation["distinct"]
     # Only the fault of duplicates makes copies.
     if copies:
@@ -43,7 +44,7 @@ def _dealt_text(federation):
 
 def _other_samples_text(federation):
     """The samples outside of training."""
-    parts = [f"{federation['validation']:,} samples for validation"]
+    parts = [f"{plural(federation['validation'], 'sample')} for validation"]
     if federation["server"]:
         parts.append(f"{federation['server']:,} for the server's own work")
     parts.append(f"{federation['test']:,} for testing")
@@ -80,7 +81,7 @@ def with_gap(lines, left_out, head):
     """The lines with one more in their middle, about clients left out. The first ``head`` lines are
     the table's head."""
     if left_out:
-        lines.insert(head + ENDS, f"... {left_out:,} clients left out ...")
+        lines.insert(head + ENDS, f"... {plural(left_out, 'client')} left out ...")
     return lines
 
 
@@ -100,7 +101,7 @@ def _table(federation, width):
     # A narrow table takes several lines a client, so that it has no middle.
     a_line_a_client = len(lines) == lines_if_wide
     if left_out and not a_line_a_client:
-        return [*lines, f"({left_out:,} clients left out)"]
+        return [*lines, f"({plural(left_out, 'client')} left out)"]
     return with_gap(lines, left_out, head=1)
 
 

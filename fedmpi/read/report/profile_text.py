@@ -4,6 +4,7 @@ from fedmpi.read.report.profile import AFTER, BESIDE, OWN, alone, profile
 from fedmpi.read.report.text import human_seconds
 from fedmpi.read.report.truth import options
 from fedmpi.core.wide import aligned, wrapped
+from fedmpi.core.words import plural
 
 # The characters of the longest bar.
 BAR = 24
@@ -27,7 +28,7 @@ def _head(run, times):
     num_rounds = times["rounds"]
     wall_s = times["wall_s"]
     round_s = wall_s / num_rounds
-    line = f"{num_rounds} rounds, {human_seconds(wall_s)}, {round_s:.3g} s a round"
+    line = f"{plural(num_rounds, 'round')}, {human_seconds(wall_s)}, {round_s:.3g} s a round"
     if run.attrs.get("status") == "running":
         line += ", so far"
     return line
@@ -143,7 +144,7 @@ def _slow_client(row):
     median_s = row["median_s"]
     numbers = f"{median_s:.3g} s"
     if row["samples"] is not None:
-        numbers += f", {row['samples']:,} samples"
+        numbers += f", {plural(row['samples'], 'sample')}"
     return f"{row['client']} ({numbers})"
 
 

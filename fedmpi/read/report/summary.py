@@ -5,11 +5,12 @@ import math
 import numpy as np
 
 from fedmpi.core.wide import aligned, labelled
+from fedmpi.core.words import plural
 from fedmpi.read.headline import headline
 from fedmpi.read.report.metrics import FLOPS, TIMES, final_metrics
 from fedmpi.read.report.own import own_text
 from fedmpi.read.report.statistics import tied
-from fedmpi.read.report.text import LOST, human_bytes, human_flops, human_seconds
+from fedmpi.read.report.text import LOST, human_bytes, human_flops, human_seconds, measure_text
 from fedmpi.read.report.truth import exact, faulty, is_bad, judged, options, quality
 
 # Columns of the labels: the longest, "virtual time", and the gap.
@@ -92,14 +93,15 @@ def _extended(run):
         # Neither is recorded of a session that kept the number.
         if before != after:
             done = session["done"]
-            yield "extended", f"from {before} to {after} rounds, resumed after round {done}"
+            rounds = plural(after, "round")
+            yield "extended", f"from {before} to {rounds}, resumed after round {done}"
 
 
 def _status(run, metrics):
     planned = options(run).get("rounds")
-    done = f"{metrics['rounds']} rounds"
+    done = f"{plural(metrics['rounds'], 'round')}"
     if planned is not None:
-        done = f"{metrics['rounds']} of {planned} rounds"
+        done = f"{metrics['rounds']} of {plural(planned, 'round')}"
     parts = [str(run.attrs.get("status", "")), done]
     if "created" in run.attrs:
         parts.append(f"created {run.attrs['created']}")
@@ -122,7 +124,7 @@ def _model_quality(run, metrics):
     for name in (*others, "loss"):
         final = metrics.get(f"final_{name}")
         if final is not None:
-            yield name.replace("_", " "), f"final {final:.4f}"
+            yield name.replace("_", " "), f"final {measure_text(final)}"
     yield "validation", _validation_text(metrics, leading)
     if "sparsity" in metrics:
         share = metrics["sparsity"]
@@ -133,15 +135,17 @@ def _model_quality(run, metrics):
 
 
 def _headline_text(metrics, leading):
-    final = f"final {metrics[f'final_{leading.name}']:.4f}"
+    last = metrics[f"final_{leading.name}"]
+    final = f"final {measure_text(last)}"
     chosen = metrics.get(f"chosen_{leading.name}")
     if chosen is None:
         return f"{final} (without validation samples no round can be called the best)"
-    return f"{final}; {chosen:.4f} in round {metrics['chosen_round']}, the best by validation"
+    best = f"{measure_text(chosen)} in round {metrics['chosen_round']}"
+    return f"{final}; {best}, the best by validation"
 
 
 def _networks_text(run, leading):
-    """The last headline of each network; empty if the run has one network, or tests none of them."""
+    """The last headline of each network; empty if the run has one, or tests none of them."""
     trained = run.population.get("network")
     if trained is None:
         return ""
@@ -151,7 +155,7 @@ def _networks_text(run, leading):
         values = run.rounds.get(f"{leading.name}_{name}", np.empty(0))
         finite = values[np.isfinite(values)]
         if len(finite):
-            parts.append(f"{name} {finite[-1]:.4f} ({count} clients)")
+            parts.append(f"{name} {measure_text(finite[-1])} ({plural(count, 'client')})")
     return ", ".join(parts)
 
 
@@ -161,7 +165,7 @@ def _validation_text(metrics, leading):
     for name in dict.fromkeys((leading.name, "loss")):
         value = metrics.get(f"final_val_{name}")
         if value is not None:
-            parts.append(f"{name.replace('_', ' ')} {value:.4f}")
+            parts.append(f"{name.replace('_', ' ')} {measure_text(value)}")
     return ", ".join(parts)
 
 
@@ -178,7 +182,7 @@ def _kept_text(run):
     changed = run.rounds.get("mask_changed")
     if changed is None:
         return text
-    return f"{text}, the mask moved in {np.count_nonzero(changed)} rounds"
+    return f"{text}, the mask moved in {plural(np.count_nonzero(changed), 'round')}"
 
 
 def _prunable_text(attrs):
@@ -291,7 +295,7 @@ def _bad_clients(run):
     bad = is_bad(tied(truth), faulty(run))
     injected = ", ".join([*_faults(run), *_wrong_labels(run.population.get("noise"))])
     if np.ptp(tied(truth)):
-        yield "quality", f"{bad.sum()} bad of {N} clients: {injected}"
+        yield "quality", f"{bad.sum()} bad of {plural(N, 'client')}: {injected}"
         return
     reason = injected or "no faults"
     yield "quality", f"all {N} clients are equally good ({reason}): nothing to find"

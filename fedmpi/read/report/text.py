@@ -94,8 +94,12 @@ def _progress(row, total_rounds, eta_s, metric):
     columns = {metric: metric, f"own_{metric}": "own", "loss": "loss", "sparsity": "sparsity"}
     for column, name in columns.items():
         if _has_number(row, column):
-            form = ".3f" if name == "sparsity" else ".4f"
-            texts[name] = f"{name.replace('_', ' ')} {row[column]:{form}}"
+            shown = measure_text(row[column])
+            if name == "sparsity":
+                shown = f"{row[column]:.3f}"
+            texts[name] = f"{name.replace('_', ' ')} {shown}"
+    if _is_loss(row, metric):
+        texts.pop("loss", None)
     if "up_bytes" in row:
         up = human_bytes(row["up_bytes"])
         texts["up"] = f"up {up}"
@@ -106,6 +110,22 @@ def _progress(row, total_rounds, eta_s, metric):
         left = human_seconds(eta_s)
         texts["left"] = f"{left} left"
     return texts
+
+
+def measure_text(number):
+    """A loss or a metric: ``0.4123``, and ``4.67e5`` where that would take more room."""
+    is_short = abs(number) < 1000
+    if is_short or not math.isfinite(number):
+        return f"{number:.4f}"
+    digits, _, power = f"{number:.2e}".partition("e")
+    return f"{digits}e{int(power)}"
+
+
+def _is_loss(row, metric):
+    """Whether the headline ``metric`` is the loss by another name; sums may end in other bits."""
+    if metric == "loss" or not _has_number(row, "loss") or not _has_number(row, metric):
+        return False
+    return math.isclose(row[metric], row["loss"], rel_tol=1e-6)
 
 
 def _has_number(row, column):

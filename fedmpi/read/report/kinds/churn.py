@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fedmpi.core.words import plural
 from fedmpi.read.report import draw as drawing
 from fedmpi.read.report.kinds.picture import prefixes, sentence
 from fedmpi.read.report.series import Line
@@ -57,7 +58,7 @@ def say(lines):
 
 def _course(line):
     num_moved = np.count_nonzero(line.y)
-    words = f"in {num_moved} of {len(line.y)} rounds"
+    words = f"in {num_moved} of {plural(len(line.y), 'round')}"
     if not num_moved:
         return words
     total = line.y.sum()

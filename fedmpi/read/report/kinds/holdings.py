@@ -1,5 +1,6 @@
 """The classes and samples of each client, and its faults."""
 
+from fedmpi.core.words import plural
 from fedmpi.read.report.partition import clients_of
 from fedmpi.read.report.truth import options
 
@@ -46,7 +47,8 @@ def say(numbers):
     sizes = f"{fewest:,} to {most:,} samples of {classes} each"
     held = clients["classes_held"]
     spread = f"between {held.min()} and {held.max()} classes a client"
-    return (f"What each of {N} clients holds: left, the share of each class, as the client sees "
+    return (f"What each of {plural(N, 'client')} holds: left, the share of each class, as the "
+            "client sees "
             f"it, the fuller the more; right, its samples. {sizes}{_noise(clients['noise'])}; "
             f"{spread}{_faults(clients['faulty'])}.")
 
@@ -67,4 +69,4 @@ def _faults(faulty):
     num_bad = int(is_faulty.sum())
     if not num_bad:
         return ""
-    return f"; {num_bad} clients with faults"
+    return f"; {plural(num_bad, 'client')} with faults"

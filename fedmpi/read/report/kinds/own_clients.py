@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fedmpi.core.words import plural
 from fedmpi.read.headline import headline
 from fedmpi.read.report import draw as drawing
 from fedmpi.read.report.kinds.picture import capitalized, fraction_axis
@@ -43,6 +44,7 @@ def say(tested):
     low, median, high = np.percentile(tested.values, [0, 50, 100])
     metric = capitalized(tested.metric)
     N, worst = len(tested.clients), tested.clients[0]
-    return (f"{metric} of {N} clients on their own test parts after round {tested.round}, from the "
+    clients = plural(N, "client")
+    return (f"{metric} of {clients} on their own test parts after round {tested.round}, from the "
             f"worst to the best: lowest {low:.3g}, median {median:.3g}, highest {high:.3g}; the "
             f"worst is client {worst}.")

@@ -1,5 +1,6 @@
 """Where the time of the rounds went, by phase."""
 
+from fedmpi.core.words import plural
 from fedmpi.read.report import draw as drawing
 from fedmpi.read.report.profile import OWN, profile
 from fedmpi.read.report.text import human_seconds
@@ -41,7 +42,7 @@ def say(times):
     lighter = "Lighter bars are parts of train, or go on beside it"
     if "own tests" in times["phases"]:
         lighter += ", or come after a round"
-    return f"Where {wall} of {times['rounds']} rounds went: {_largest(times)}. {lighter}."
+    return f"Where {wall} of {plural(times['rounds'], 'round')} went: {_largest(times)}. {lighter}."
 
 
 def _largest(times):

@@ -3,6 +3,7 @@ client."""
 
 import numpy as np
 
+from fedmpi.core.words import plural
 from fedmpi.read.report.pictures import draw_shares, shares
 from fedmpi.read.report.statistics import spearman, tied
 
@@ -22,7 +23,7 @@ def draw(place, numbers):
 
 def say(numbers):
     _, (title, label, x, y) = numbers
-    words = f"Each client's {title}, against {label}: {len(x)} clients."
+    words = f"Each client's {title}, against {label}: {plural(len(x), 'client')}."
     if len(x) < 2:
         return words
     rho = spearman(tied(y), tied(x))

@@ -1,7 +1,7 @@
-"""Small pieces of English for the lines that a run prints."""
+"""Small pieces of English for lines that people read."""
 
 
 def plural(number, noun):
     """``1 worker``, ``3 workers``"""
     ending = "" if number == 1 else "s"
-    return f"{number} {noun}{ending}"
+    return f"{number:,} {noun}{ending}"
