@@ -19,7 +19,7 @@ BY_ROWS = 1024
 
 
 class Kernel(NamedTuple):
-    """The products of one layer. Backward ones follow a forward one, whose copies they use."""
+    """The products of one layer. Backward ones follow a forward one and use its copies."""
 
     forward: Callable             # (X) -> Y
     backward_x: Callable          # (dY) -> dX
@@ -127,12 +127,13 @@ def block(W, mask, size):
             right = inputs[columns].transpose(1, 2)
             _tiles(gradient, size)[rows, columns] = torch.bmm(left, right)
             return gradient
-        for row, (start, stop) in enumerate(zip(starts, starts[1:])):
-            chosen = columns[start:stop]
+        for row in range(down):
+            chosen = columns[starts[row]:starts[row + 1]]
             right = inputs[chosen].view(-1, len(X))
             of_row = slice(row * size, row * size + size)
             product = outputs[of_row] @ right.T
-            gradient[of_row].view(size, across, size)[:, chosen] = product.view(size, -1, size)
+            blocks_of_row = gradient[of_row].view(size, across, size)
+            blocks_of_row[:, chosen] = product.view(size, -1, size)
         return gradient
 
     return Kernel(forward, backward_x, backward_w)

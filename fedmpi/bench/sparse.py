@@ -9,6 +9,7 @@ import platform
 import statistics
 import time
 import warnings
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,9 @@ from fedmpi.bench import kernels
 from fedmpi.bench.ratios import ratios
 
 PRODUCTS = ("forward", "dX", "dW")
+ALL_PRODUCTS = (*PRODUCTS, "step")
+# Beside dense ones.
+OTHERS = ("masked", "bf16", "csr", "block")
 # The least seconds that a timing lasts: shorter work is repeated.
 LEAST_S = 0.002
 # The aim: so many times as fast a step as dense at this sparsity, in blocks.
@@ -34,8 +38,8 @@ def measure(sizes, batches, sparsities, block, repeats, path, say):
     say("a linear layer of n x n, one thread: milliseconds a step (forward, dX, dW) when dense, and")
     say(f"how many times as fast the others are; block: {block}x{block}; dense and csr masks at "
         "random")
-    say(f"{'n':>6}{'batch':>7}{'sparsity':>10}{'dense ms':>10}"
-        + "".join(f"{name:>9}" for name in ("masked", "bf16", "csr", "block")))
+    columns = _right_aligned(OTHERS)
+    say(f"{'n':>6}{'batch':>7}{'sparsity':>10}{'dense ms':>10}{columns}")
     for n in sizes:
         for batch in batches:
             for sparsity in sparsities:
@@ -47,16 +51,22 @@ def measure(sizes, batches, sparsities, block, repeats, path, say):
     if torch.cuda.is_available():
         rows += _on_gpu(sizes, batches, repeats, say)
     if path is not None:
-        machine = {"machine": platform.machine(), "processor": _processor(), "block": block,
-                   "torch": torch.__version__, "repeats": repeats}
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump({**machine, "rows": rows}, file, indent=1)
+        _write(path, rows, block, repeats)
     return 0
 
 
-def _processor():
-    """What torch's kernels use of this processor: ``AVX512``."""
-    return torch.backends.cpu.get_cpu_capability()
+def _write(path, rows, block, repeats):
+    """Write all figures as JSON."""
+    figures = {
+        "machine": platform.machine(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "block": block,
+        "repeats": repeats,
+        "rows": rows,
+    }
+    text = json.dumps(figures, indent=1)
+    Path(path).write_text(text, encoding="utf-8")
 
 
 # --- one setting ---
@@ -65,9 +75,12 @@ def _processor():
 def random_blocks(n, sparsity, size):
     """bool (n, n): blocks of ``size`` x ``size`` at random, ``1 - sparsity`` of them kept."""
     side = n // size
-    num_kept = max(round((1 - sparsity) * side * side), 1)
-    kept = torch.zeros(side * side, dtype=torch.bool)
-    kept[torch.randperm(side * side)[:num_kept]] = True
+    num_blocks = side * side
+    share = round((1 - sparsity) * num_blocks)
+    num_kept = max(share, 1)
+    order = torch.randperm(num_blocks)
+    kept = torch.zeros(num_blocks, dtype=torch.bool)
+    kept[order[:num_kept]] = True
     grid = kept.view(side, side)
     return grid.repeat_interleave(size, 0).repeat_interleave(size, 1)
 
@@ -184,13 +197,19 @@ def _of(rows, kernel, product):
     return next(row for row in rows if (row["kernel"], row["product"]) == (kernel, product))
 
 
+def _right_aligned(words):
+    """The words in columns of nine characters."""
+    return "".join(f"{word:>9}" for word in words)
+
+
 def _line(n, batch, sparsity, cell):
     """A line of the table of steps."""
     dense_ms = _of(cell, "dense", "step")["ms"]
-    text = f"{n:6}{batch:7}{sparsity:10g}{dense_ms:10.3f}"
-    for name in ("masked", "bf16", "csr", "block"):
-        text += f"{_of(cell, name, 'step')['times_as_fast']:9.2f}"
-    return text
+    speeds = []
+    for name in OTHERS:
+        step = _of(cell, name, "step")
+        speeds.append(f"{step['times_as_fast']:.2f}")
+    return f"{n:6}{batch:7}{sparsity:10g}{dense_ms:10.3f}{_right_aligned(speeds)}"
 
 
 def crossover(rows, kernel, product):
@@ -207,18 +226,23 @@ def crossover(rows, kernel, product):
 
 def _say_crossovers(rows, sparsities, say):
     """Print from which sparsity on sparse kernels win, by product."""
-    say(f"faster than dense from which sparsity on, of {', '.join(map(str, sorted(sparsities)))}:")
-    say(f"{'n':>6}{'batch':>7}{'kernel':>8}"
-        + "".join(f"{product:>9}" for product in (*PRODUCTS, "step")))
-    settings = dict.fromkeys((row["n"], row["batch"]) for row in rows)
-    for n, batch in settings:
-        cell = [row for row in rows if (row["n"], row["batch"]) == (n, batch)]
+    measured = ", ".join(f"{sparsity:g}" for sparsity in sorted(sparsities))
+    say(f"faster than dense from which sparsity on, of {measured}:")
+    say(f"{'n':>6}{'batch':>7}{'kernel':>8}{_right_aligned(ALL_PRODUCTS)}")
+    cells = {}
+    for row in rows:
+        setting = row["n"], row["batch"]
+        cells.setdefault(setting, []).append(row)
+    for (n, batch), cell in cells.items():
         for kernel in ("csr", "block"):
-            text = f"{n:6}{batch:7}{kernel:>8}"
-            for product in (*PRODUCTS, "step"):
-                least = crossover(cell, kernel, product)
-                text += f"{'never' if least is None else f'{least:g}':>9}"
-            say(text)
+            crossings = [_crossover_word(cell, kernel, product) for product in ALL_PRODUCTS]
+            say(f"{n:6}{batch:7}{kernel:>8}{_right_aligned(crossings)}")
+
+
+def _crossover_word(rows, kernel, product):
+    """``0.95`` or ``never``."""
+    least = crossover(rows, kernel, product)
+    return "never" if least is None else f"{least:g}"
 
 
 def _say_aim(rows, block, say):

@@ -195,7 +195,8 @@ def _in_blocks(part, block):
         blocks = block_layout(replies.layout, block)
         before = entries_mask(blocks, mask)
         sizes = entries(blocks, x)
-        replies = replies._replace(layout=blocks, updates=_updates(blocks, replies.updates))
+        updates = _updates(blocks, replies.updates)
+        replies = replies._replace(layout=blocks, updates=updates)
         state, after = part.evolve(state, before, sizes, replies, schedule, gen)
         if after is before:
             return state, mask
@@ -208,10 +209,13 @@ def _in_blocks(part, block):
     def masks(state, mask, x, layout, clients):
         blocks = block_layout(layout, block)
         before = entries_mask(blocks, mask)
-        chosen = part.masks(state, before, entries(blocks, x), blocks, clients)
+        sizes = entries(blocks, x)
+        chosen = part.masks(state, before, sizes, blocks, clients)
         # Clients with the same mask get the same object.
-        distinct = {id(own): own for own in chosen}
-        of_weights = {key: weights_mask(blocks, own) for key, own in distinct.items()}
+        of_weights = {}
+        for own in chosen:
+            if id(own) not in of_weights:
+                of_weights[id(own)] = weights_mask(blocks, own)
         return [of_weights[id(own)] for own in chosen]
 
     def nominal(state, mask, layout):
@@ -247,16 +251,16 @@ def _updates(layout, updates):
     """The updates with B and support in blocks, where clients moved their masks."""
     if updates is None or updates.B is None:
         return updates
-    corners = torch.zeros(layout.whole.P, dtype=torch.long)
+    # One weight stands for its block. -1: no such weight.
+    block_of = torch.full((layout.whole.P,), -1)
     for slot, blocks in zip(layout.whole.weights, layout.weights):
-        tiles = _tiles(slot.of(corners), blocks.shape)
-        places = torch.arange(blocks.size).view(blocks.shape)
-        # 0 is no corner: positions count from 1 here.
-        marks = _tiles(places + blocks.offset + 1, blocks.shape)
-        tiles[:, :1, :, :1] = marks
-    block_at = corners[updates.support.long()]
-    columns = block_at > 0
-    support = block_at[columns] - 1
+        tiles = _tiles(slot.of(block_of), blocks.shape)
+        places = torch.arange(blocks.offset, blocks.offset + blocks.size)
+        grid = places.view(blocks.shape)
+        tiles[:, :1, :, :1] = _tiles(grid, blocks.shape)
+    of_support = block_of[updates.support.long()]
+    columns = of_support >= 0
+    support = of_support[columns]
     # The corners of blocks lie in another order than the blocks, in convolutions of several rows.
     order = support.argsort()
     B = updates.B[:, columns]
@@ -335,10 +339,11 @@ def swap_in_groups(layout, mask, counts, x, score, groups):
         weakest, dropped = sizes.masked_fill(~is_kept, torch.inf).min(dim=2, keepdim=True)
         scores = score(slot).view(is_kept.shape)
         best, grown = scores.masked_fill(is_kept, -torch.inf).max(dim=2, keepdim=True)
-        order = torch.where(best > 0, -weakest, -torch.inf).flatten()
-        chosen = torch.zeros(len(order), dtype=torch.bool, device=mask.device)
-        k = min(count, len(order))
-        chosen[largest(order, k)] = True
+        # Groups with nothing to grow come last.
+        merit = torch.where(best > 0, -weakest, -torch.inf).flatten()
+        k = min(count, len(merit))
+        chosen = torch.zeros_like(merit, dtype=torch.bool)
+        chosen[largest(merit, k)] = True
         moves = chosen.view(best.shape)
         moving = torch.zeros_like(is_kept)
         moving.scatter_(2, dropped, moves)
