@@ -223,7 +223,7 @@ def test_every_method_file_is_in_the_catalogue():
         "strategies.server_memory", "strategies.without_weights",
         "partition.deal", "noise.corrupt", "features.images", "fault.training",
         "weighting.earned", "contribution.game", "devices.fleet", "sampler.race", "timing.staleness",
-        "timing.without_rounds", "schedules.progress")}
+        "timing.without_rounds", "schedules.progress", "pruning.pattern")}
     for folder in ("strategies", "optimisers", "schedules", "augment", "pruning", "contribution", "weighting",
                    "partition", "noise", "features", "fault", "devices", "sampler", "timing"):
         modules = {f"fedmpi.methods.{folder}.{path.stem}" for path in (root / "methods" / folder).glob("*.py")

@@ -223,3 +223,32 @@ def bench_memory(model, rounds, limit):
     rounds: mpirun -n 3 fedmpi bench memory."""
     from fedmpi.bench.memory import measure
     return measure(model, rounds, limit, say)
+
+
+@bench.command("sparse")
+@click.option(
+    "--n", "sizes", type=click.IntRange(16), multiple=True, default=(256, 768, 1024),
+    show_default=True, help="Inputs and outputs of the layer. May be given several times.")
+@click.option(
+    "--batch", "batches", type=click.IntRange(1), multiple=True, default=(32, 256, 2048),
+    show_default=True, help="Samples of a step. May be given several times.")
+@click.option(
+    "--sparsity", "sparsities", type=click.FloatRange(0, 1, max_open=True), multiple=True,
+    default=(0.5, 0.8, 0.9, 0.95, 0.99), show_default=True, help="May be given several times.")
+@click.option(
+    "--block", type=click.IntRange(1), default=8, show_default=True,
+    help="Side of the blocks. It divides every --n.")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--json", "path", default=None, type=click.Path(dir_okay=False, writable=True),
+    help="Where to write all figures.")
+def bench_sparse(sizes, batches, sparsities, block, repeats, path):
+    """When sparse products beat dense ones: forward and both backward products of a linear layer,
+    dense, masked, in bf16, by single weights (CSR) and by blocks, on one thread, and 2:4 on a GPU.
+    Under two minutes; --n 4096 takes several: fedmpi bench sparse --json sparse.json."""
+    undivided = [n for n in sizes if n % block]
+    if undivided:
+        raise click.UsageError(f"--n {undivided[0]} is not made of whole blocks of --block {block}: "
+                               "take a multiple of it")
+    from fedmpi.bench.sparse import measure
+    return measure(sizes, batches, sparsities, block, repeats, path, say)

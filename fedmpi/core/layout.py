@@ -68,6 +68,9 @@ class Layout:
     personal: tuple = ()
     # Names of tensors of the server's own network: no client has them.
     server_only: tuple = ()
+    # The layout of single weights, if an entry of this one is a block of them (see
+    # ``fedmpi.methods.pruning.pattern``).
+    whole: "Layout | None" = None
 
     @cached_property
     def digest(self):

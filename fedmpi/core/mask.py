@@ -54,8 +54,13 @@ def budgets(layout, sparsity, distribution="erk", min_kept=MIN_KEPT):
     * ``er``, ``erk``: Erdos-Renyi densities as RigL normalises them, without and with the kernel's
       sizes;
     * ``thesis``: sparsities are rescaled, as FedDST's code does (arXiv 2112.09824).
+
+    In a layout of blocks these are kept blocks a layer, see ``_in_blocks``.
     """
     check(sparsity, distribution)
+    if layout.whole is not None:
+        kept = budgets(layout.whole, sparsity, distribution, min_kept)
+        return _in_blocks(layout, kept)
     density = 1 - sparsity
     shapes = [slot.shape for slot in layout.weights]
     sizes = [slot.size for slot in layout.weights]
@@ -65,11 +70,33 @@ def budgets(layout, sparsity, distribution="erk", min_kept=MIN_KEPT):
     return _round(sizes, densities, total, low, min_kept)
 
 
+def _in_blocks(layout, kept):
+    """Kept blocks a layer, from the ``kept`` weights a layer.
+
+    The rounding of a layer passes to the next one, those of the largest blocks first: the sum is
+    exact if any layer has single weights, else within half a block. No layer loses all.
+    """
+    areas = []
+    for blocks, slot in zip(layout.weights, layout.whole.weights):
+        areas.append(slot.size // blocks.size)
+    num_blocks = [0] * len(areas)
+    missing = 0
+    for i in sorted(range(len(areas)), key=lambda i: -areas[i]):
+        wanted = kept[i] + missing
+        nearest = round(wanted / areas[i])
+        least = min(kept[i], 1)
+        most = layout.weights[i].size
+        num_blocks[i] = min(max(nearest, least), most)
+        missing = wanted - num_blocks[i] * areas[i]
+    return num_blocks
+
+
 def bearable(layout, distribution="erk", min_kept=MIN_KEPT):
     """The largest sparsity at which every layer keeps ``min_kept`` weights.
 
-    With ``first-dense`` the first layer keeps all of its own.
+    With ``first-dense`` the first layer keeps all of its own. Of blocks: that of single weights.
     """
+    layout = layout.whole or layout
     return 1 - sum(_low(layout, distribution, min_kept)) / layout.num_weights
 
 

@@ -24,6 +24,7 @@ import torch
 from fedmpi.core.mask import (Distribution, bearable, budgets, check, cosine_decay, draw, falling,
                               never_moves, positions, top)
 from fedmpi.core.parts import Pruner, Round
+from fedmpi.methods.pruning.pattern import pattern_of, patterned
 
 # Halvings of the interval of c: float64 has 52 bits.
 HALVINGS = 60
@@ -32,8 +33,10 @@ HALVINGS = 60
 def adaptive(sparsity: float = 0.8, spread: float = 0.1,
              by: Literal["contribution", "size", "random"] = "contribution", groups: int = 0,
              least: float = 0.0, most: float = 0.98, hysteresis: float = 0.02, every: int = 5,
-             distribution: Distribution = "erk", fraction: float = 0.1):
+             distribution: Distribution = "erk", fraction: float = 0.1, block: str = "none"):
     """Nested masks, sparser for those who contribute less.
+
+    ``block=8`` keeps or prunes blocks of 8 x 8 weights, ``block=16x1`` of 16 outputs and one input.
 
     Paper: the thesis (2023) that this project implements, on training large models federatedly by
         pruning, its rate by contribution.
@@ -46,6 +49,7 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
     check(sparsity, distribution, "random", every, fraction)
     _check_rates(sparsity, least, most)
     _check_ranking(by, spread, groups, hysteresis)
+    pattern = pattern_of(block, "none")
 
     def share(now):
         """The share of the budget that is drawn at random; None if masks stay."""
@@ -98,7 +102,7 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
         if spread == 0:
             yield from _idle_options(facts)
 
-    return Pruner(
+    part = Pruner(
         start,
         evolve,
         keeps_pruned_values=True,
@@ -110,6 +114,7 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
         notes=notes,
         planned=share,
     )
+    return patterned(part, pattern)
 
 
 def _check_rates(sparsity, least, most):

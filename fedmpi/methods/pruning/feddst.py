@@ -17,15 +17,24 @@ program's own rule is ``distribution=thesis``.
 import numpy as np
 import torch
 
-from fedmpi.core.mask import (Distribution, Init, budgets, by_layer, check, cosine_decay,
-                              first_mask, never_swaps, swap, top, top_among)
+from fedmpi.core.effect import needs
+from fedmpi.core.mask import (Distribution, Init, by_layer, check, cosine_decay, never_swaps,
+                              swap, top, top_among)
 from fedmpi.core.parts import Probe, Pruner, Round
+from fedmpi.methods.pruning.pattern import (entries, entries_mask, first,
+                                            kept_weights, pattern_of, patterned, swap_in_groups,
+                                            top_in_groups, weights_mask)
 from fedmpi.methods.pruning.set import num_swaps
 
 
+@needs(sparsity="nm=none", distribution="nm=none")
 def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "magnitude",
-           every: int = 15, alpha: float = 0.05, after: int = 0, end: float = 0.75):
+           every: int = 15, alpha: float = 0.05, after: int = 0, end: float = 0.75,
+           block: str = "none", nm: str = "none"):
     """Masks adjusted by each client, averaged over holders, pruned back by the server.
+
+    ``block=8`` keeps or prunes blocks of 8 x 8 weights, ``block=16x1`` of 16 outputs and one
+    input; ``nm=2:4`` keeps 2 of each 4 neighbours along the inputs.
 
     Paper: Bibikar et al. 2022, "Federated Dynamic Sparse Training: Computing Less, Communicating
         Less, Yet Learning Better", arXiv 2112.09824.
@@ -34,12 +43,13 @@ def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
     Example: fedmpi train --strategy feddst --pruner feddst:every=2
     """
     check(sparsity, distribution, init, every, alpha)
+    pattern = pattern_of(block, nm)
     if after < 0:
         raise ValueError(f"after must be a local epoch, 0 the first, got {after}")
 
     def start(layout, x, now, gen):
-        kept = budgets(layout, sparsity, distribution)
-        return {}, first_mask(layout, x, kept, init, gen)
+        kept = kept_weights(pattern, layout, sparsity, distribution)
+        return {}, first(pattern, layout, x, kept, init, gen)
 
     def share(now):
         """alpha_r: the share of a layer's kept weights that a client swaps; 0 if masks stay."""
@@ -58,7 +68,7 @@ def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
             """Swaps after the one epoch, and says so."""
             if e != swap_epoch:
                 return False
-            swap_mask(task, gradient, swapped)
+            swap_mask(task, gradient, swapped, pattern.groups)
             return True
 
         # Only the last batch's dense gradient is used.
@@ -71,7 +81,10 @@ def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
         if updates.B is None:
             return state, mask
         layout = replies.layout
-        kept = budgets(layout, sparsity, distribution)
+        if pattern.groups:
+            sizes = held_sizes(layout, x, updates)
+            return state, top_in_groups(layout, sizes, pattern.groups)
+        kept = kept_weights(pattern, layout, sparsity, distribution)
         layers = by_layer(layout, held_by_anybody(updates))
         return state, top_among(layout, layers, x, kept)
 
@@ -80,20 +93,25 @@ def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
             """The share that is swapped in round t."""
             return share(Round(t, facts.rounds))
 
-        kept = budgets(facts.layout, sparsity, distribution)
+        kept = kept_weights(pattern, facts.layout, sparsity, distribution)
         reason = f"every={every}, alpha={alpha} and end={end} leave it nothing to move"
         yield from never_swaps(facts.layout, kept, share_of, facts.rounds, reason)
         if "after" in facts.user_options and after >= facts.epochs:
             yield (f"after={after} is beyond the {facts.epochs} local epochs, which count from 0: "
                    "masks move after the last one, and what has grown is not trained in that round")
 
-    return Pruner(start, evolve, probe, moves=True, notes=notes, planned=share)
+    part = Pruner(start, evolve, probe, moves=True, notes=notes, planned=share)
+    return patterned(part, pattern)
 
 
-def swap_mask(task, gradient, share):
-    """Swaps this share of the task's mask in place, by the dense ``gradient (R,)``."""
+def swap_mask(task, gradient, share, groups=None):
+    """Swaps this share of the task's mask in place, by the dense ``gradient (R,)``.
+
+    ``groups`` are those of N:M masks, see ``fedmpi.methods.pruning.pattern``."""
     layout = task.layout
-    mask = task.mask
+    mask = entries_mask(layout, task.mask)
+    x = entries(layout, task.x)
+    gradient = entries(layout, gradient)
     counts = num_swaps(layout, mask, share)
 
     def grow(slot, k):
@@ -103,9 +121,25 @@ def swap_mask(task, gradient, share):
         sizes.masked_fill_(mask[slot.span], -1)
         return top(sizes, k)
 
-    new_mask = swap(layout, mask, counts, task.x, grow)
-    mask.copy_(new_mask)
-    task.trainable[: layout.Q] = mask
+    def score(slot):
+        """float32 (size,): the gradient's size."""
+        return gradient[slot.span].abs()
+
+    if groups:
+        new_mask = swap_in_groups(layout, mask, counts, x, score, groups)
+    else:
+        new_mask = swap(layout, mask, counts, x, grow)
+    task.mask.copy_(weights_mask(layout, new_mask))
+    task.trainable[: len(task.mask)] = task.mask
+
+
+def held_sizes(layout, x, updates):
+    """float32 (Q,): ``|x|`` of the weights that any client still holds, else -1."""
+    held = held_by_anybody(updates).long()
+    held = held[held < layout.Q]
+    sizes = torch.full((layout.Q,), -1.0)
+    sizes[held] = x[held].abs()
+    return sizes
 
 
 def held_by_anybody(updates):

@@ -13,13 +13,19 @@ thesis's text.
 
 import torch
 
+from fedmpi.core.effect import needs
 from fedmpi.core.mask import (Distribution, budgets, check, cosine_decay, draw, never_moves, top)
 from fedmpi.core.parts import Pruner, Round
+from fedmpi.methods.pruning.pattern import pattern_of, patterned, restored_in_groups
 
 
+@needs(sparsity="nm=none", distribution="nm=none")
 def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: int = 1,
-             fraction: float = 0.1, end: float = 1.0):
+             fraction: float = 0.1, end: float = 1.0, block: str = "none", nm: str = "none"):
     """Magnitude pruning of a dense server model, with random returns at their old values.
+
+    ``block=8`` keeps or prunes blocks of 8 x 8 weights, ``block=16x1`` of 16 outputs and one
+    input; ``nm=2:4`` keeps 2 of each 4 neighbours along the inputs.
 
     Paper: the thesis (2023) that this project implements, on training large models federatedly by
         pruning, DynPrune.
@@ -28,6 +34,7 @@ def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: i
     Example: fedmpi train --strategy thesis-text --pruner residual:sparsity=0.9
     """
     check(sparsity, distribution, "random", every, fraction)
+    pattern = pattern_of(block, nm)
 
     def share(now):
         """The share of weights that return in the next round's mask; None if the mask stays."""
@@ -41,6 +48,8 @@ def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: i
 
     def prune(layout, x, returning, gen):
         """bool (Q,): the next mask, with this share of returns."""
+        if pattern.groups:
+            return restored_in_groups(layout, x, returning, pattern.groups, gen)
         kept = budgets(layout, sparsity, distribution)
         by_magnitude = surest(layout, returning)
         return restored(layout, x, kept, by_magnitude, gen)
@@ -70,7 +79,8 @@ def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: i
         reason = f"every={every} leaves it no round before the last one"
         return never_moves(moves, facts.rounds, reason)
 
-    return Pruner(start, evolve, keeps_pruned_values=True, notes=notes, planned=share)
+    part = Pruner(start, evolve, keeps_pruned_values=True, notes=notes, planned=share)
+    return patterned(part, pattern)
 
 
 def restored(layout, x, kept, by_magnitude, gen):

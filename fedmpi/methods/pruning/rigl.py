@@ -20,19 +20,26 @@ import numpy as np
 import torch
 
 from fedmpi.compute.sgd import dense_gradient
-from fedmpi.core.mask import (Distribution, Init, budgets, check, cosine_decay, draw, first_mask,
-                              largest, never_swaps, positions, swap)
+from fedmpi.core.effect import needs
+from fedmpi.core.mask import (Distribution, Init, check, cosine_decay, draw, largest, never_swaps,
+                              positions, swap)
 from fedmpi.core.parts import Probe, Pruner, Round
+from fedmpi.methods.pruning.pattern import (drawn_scores, entries, entries_mask, first,
+                                            kept_weights, pattern_of, patterned, swap_in_groups)
 from fedmpi.methods.pruning.set import num_swaps
 
 
+@needs(sparsity="nm=none", distribution="nm=none")
 def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "random",
          every: int = 6, fraction: float = 0.3, end: float = 0.75, batches: int = 8,
-         oversample: float = 2.0):
+         oversample: float = 2.0, block: str = "none", nm: str = "none"):
     """Drop near zero, grow by gradient.
 
     The paper's uniform, with a dense first layer, is ``distribution=first-dense``; ``uniform``
     prunes the first layer too.
+
+    ``block=8`` keeps or prunes blocks of 8 x 8 weights, ``block=16x1`` of 16 outputs and one
+    input; ``nm=2:4`` keeps 2 of each 4 neighbours along the inputs.
 
     Paper: Evci et al. 2020, "Rigging the Lottery: Making All Tickets Winners", arXiv 1911.11134;
         in federated learning an extension of the thesis.
@@ -42,13 +49,14 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
     Example: fedmpi train --strategy fedavg --pruner rigl:every=3
     """
     check(sparsity, distribution, init, every, fraction)
+    pattern = pattern_of(block, nm)
     if oversample < 1 or batches < 1:
         raise ValueError("oversample and batches must be at least 1, got "
                          f"{oversample} and {batches}")
 
     def start(layout, x, now, gen):
-        kept = budgets(layout, sparsity, distribution)
-        return {}, first_mask(layout, x, kept, init, gen)
+        kept = kept_weights(pattern, layout, sparsity, distribution)
+        return {}, first(pattern, layout, x, kept, init, gen)
 
     def share(now):
         """The share of a layer's kept weights that is swapped; 0 in rounds without an update."""
@@ -64,12 +72,14 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
         return num_swaps(layout, mask, swapped)
 
     def probe(task):
-        swaps = counts(task.layout, task.mask, task.now)
+        layout = task.layout
+        mask = entries_mask(layout, task.mask)
+        swaps = counts(layout, mask, task.now)
         if swaps is None:
             return Probe()
-        gradient = dense_gradient(task, batches)
+        gradient = entries(layout, dense_gradient(task, batches))
         # Made now: training moves the model on.
-        report = largest_pruned(task.layout, task.mask, gradient, swaps, oversample)
+        report = largest_pruned(layout, mask, gradient, swaps, oversample)
         most = batches * task.batch_size
         samples = min(most, len(task.labels))
         return Probe(report=lambda: report, extra=samples)
@@ -86,6 +96,13 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
             pruned = ~mask[slot.span]
             return _grow(gradients[slot.span], pruned, k, gen)
 
+        def score(slot):
+            """float32 (size,): the mean gradient's size; at random below 0 if not reported."""
+            sizes = gradients[slot.span].abs()
+            return torch.where(sizes > 0, sizes, -drawn_scores(slot.size, gen))
+
+        if pattern.groups:
+            return state, swap_in_groups(layout, mask, swaps, x, score, pattern.groups)
         return state, swap(layout, mask, swaps, x, grow)
 
     def notes(facts):
@@ -97,11 +114,12 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
             """The share that is swapped in round t."""
             return share(Round(t, facts.rounds))
 
-        kept = budgets(facts.layout, sparsity, distribution)
+        kept = kept_weights(pattern, facts.layout, sparsity, distribution)
         reason = f"every={every}, fraction={fraction} and end={end} leave it nothing to move"
         yield from never_swaps(facts.layout, kept, share_of, facts.rounds, reason)
 
-    return Pruner(start, evolve, probe, notes=notes, planned=share)
+    part = Pruner(start, evolve, probe, notes=notes, planned=share)
+    return patterned(part, pattern)
 
 
 # --- on clients ---

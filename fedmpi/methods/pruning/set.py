@@ -17,16 +17,22 @@ from typing import Literal
 import torch
 
 from fedmpi.core.effect import needs
-from fedmpi.core.mask import (Distribution, Init, budgets, check, cosine_decay, draw, first_mask,
-                              nearest_zero, never_swaps, positions, swap, top)
+from fedmpi.core.mask import (Distribution, Init, check, cosine_decay, draw, nearest_zero,
+                              never_swaps, positions, swap, top)
 from fedmpi.core.parts import Pruner, Round
+from fedmpi.methods.pruning.pattern import (drawn_scores, first, kept_weights, pattern_of,
+                                            patterned, swap_in_groups)
 
 
-@needs(end="decay=cosine")
+@needs(end="decay=cosine", sparsity="nm=none", distribution="nm=none",
+       signed=("block=none", "nm=none"))
 def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "random",
         every: int = 1, fraction: float = 0.3, decay: Literal["constant", "cosine"] = "constant",
-        end: float = 0.75, signed: bool = True):
+        end: float = 0.75, signed: bool = True, block: str = "none", nm: str = "none"):
     """Drop near zero, grow at random.
+
+    ``block=8`` keeps or prunes blocks of 8 x 8 weights, ``block=16x1`` of 16 outputs and one
+    input; ``nm=2:4`` keeps 2 of each 4 neighbours along the inputs.
 
     Paper: Mocanu et al. 2018, "Scalable Training of Artificial Neural Networks with Adaptive
         Sparse Connectivity inspired by Network Science", arXiv 1707.04780.
@@ -35,13 +41,14 @@ def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = 
     Example: fedmpi train --strategy fedavg --pruner set:every=2
     """
     check(sparsity, distribution, init, every, fraction)
+    pattern = pattern_of(block, nm)
     if decay not in ("constant", "cosine"):
         raise ValueError(f"decay must be constant or cosine, got {decay!r}")
     drop = nearest_of_both_signs if signed else nearest_zero
 
     def start(layout, x, now, gen):
-        kept = budgets(layout, sparsity, distribution)
-        return {}, first_mask(layout, x, kept, init, gen)
+        kept = kept_weights(pattern, layout, sparsity, distribution)
+        return {}, first(pattern, layout, x, kept, init, gen)
 
     def share(now):
         """The share of a layer's kept weights that is swapped; 0 in rounds without an update."""
@@ -66,6 +73,12 @@ def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = 
             pruned = ~mask[slot.span]
             return draw(pruned, k, gen)
 
+        def score(slot):
+            """float32 (size,): at random."""
+            return drawn_scores(slot.size, gen)
+
+        if pattern.groups:
+            return state, swap_in_groups(layout, mask, counts, x, score, pattern.groups)
         return state, swap(layout, mask, counts, x, grow, drop)
 
     def notes(facts):
@@ -73,12 +86,13 @@ def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = 
             """The share that is swapped in round t."""
             return share(Round(t, facts.rounds))
 
-        kept = budgets(facts.layout, sparsity, distribution)
+        kept = kept_weights(pattern, facts.layout, sparsity, distribution)
         reason = (f"every={every} and fraction={fraction} leave it nothing to move before the "
                   "last one")
         return never_swaps(facts.layout, kept, share_of, facts.rounds, reason)
 
-    return Pruner(start, evolve, notes=notes, planned=share)
+    part = Pruner(start, evolve, notes=notes, planned=share)
+    return patterned(part, pattern)
 
 
 def num_swaps(layout, mask, share):

@@ -3,13 +3,20 @@
 RigL compares such methods (arXiv 1911.11134): masks at random, or by initial magnitudes.
 """
 
-from fedmpi.core.mask import Distribution, Init, budgets, check, first_mask
+from fedmpi.core.effect import needs
+from fedmpi.core.mask import Distribution, Init, check
 from fedmpi.core.parts import Pruner
 from fedmpi.methods.pruning.dense import unmoved
+from fedmpi.methods.pruning.pattern import first, kept_weights, pattern_of, patterned
 
 
-def static(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "random"):
+@needs(sparsity="nm=none", distribution="nm=none")
+def static(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "random",
+           block: str = "none", nm: str = "none"):
     """A fixed mask, ``init`` random or by the magnitude of the initial weights.
+
+    ``block=8`` keeps or prunes blocks of 8 x 8 weights, ``block=16x1`` of 16 outputs and one
+    input; ``nm=2:4`` keeps 2 of each 4 neighbours along the inputs.
 
     Paper: Evci et al. 2020, "Rigging the Lottery: Making All Tickets Winners", arXiv 1911.11134,
         which compares with it.
@@ -18,9 +25,11 @@ def static(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
     Example: fedmpi train --strategy fedavg --pruner static:sparsity=0.9
     """
     check(sparsity, distribution, init)
+    pattern = pattern_of(block, nm)
 
     def start(layout, x, now, gen):
-        kept = budgets(layout, sparsity, distribution)
-        return {}, first_mask(layout, x, kept, init, gen)
+        kept = kept_weights(pattern, layout, sparsity, distribution)
+        return {}, first(pattern, layout, x, kept, init, gen)
 
-    return Pruner(start, unmoved, fixed=True)
+    part = Pruner(start, unmoved, fixed=True)
+    return patterned(part, pattern)
