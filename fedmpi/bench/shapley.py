@@ -236,7 +236,7 @@ def _round(run, state):
     return Cohort(
         clients=clients,
         updates=fold.stack(run, replies, support),
-        schedule=Round(1, run.rounds),
+        now=Round(1, run.rounds),
         shares=run.sizes / run.sizes.sum(),
         x=state["x"],
         layout=run.layout)

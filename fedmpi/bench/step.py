@@ -147,7 +147,7 @@ def _ours(model, inputs, labels, batch_size, cast, sparsity, G, gen, say):
             batch_size=batch_size,
             lr=LR,
             gen=np.random.default_rng(client),
-            schedule=Round(1, 1),
+            now=Round(1, 1),
             casting=cast,
             recorder=record,
             optimiser=optimiser,

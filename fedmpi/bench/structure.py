@@ -162,7 +162,7 @@ def _task(model, layout, x, g, inputs, labels, batch_size, seed):
         batch_size=batch_size,
         lr=LR,
         gen=np.random.default_rng(seed),
-        schedule=Round(1, 1),
+        now=Round(1, 1),
         optimiser=sgd(**RULE),
         objective=classification())
 

@@ -3,7 +3,7 @@
 import torch
 
 from fedmpi.build import kinds, server_data, smaller
-from fedmpi.build.facts import asked
+from fedmpi.build.facts import parts_with_facts
 from fedmpi.build.federation import named
 from fedmpi.build.network import sample
 from fedmpi.build.server import min_samples_seen
@@ -28,7 +28,7 @@ def check(setup):
     server_data.check(options, parts.strategy, len(data.server))
     smaller.check_run(options, parts, run)
     kinds.check_run(options, parts)
-    for option, part, facts in asked(options, parts, data, network.layout):
+    for option, part, facts in parts_with_facts(options, parts, data, network.layout):
         for line in part.refuses(facts):
             raise UserError(f"{option}: {line}")
     if parts.strategy.fits is not None:

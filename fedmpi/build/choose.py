@@ -156,7 +156,7 @@ def _tasks(options, parts, data, device):
             batch_size=options["batch_size"],
             lr=options["lr"],
             gen=stream(0, Purpose.TRAIN, client),
-            schedule=Round(1, 1),
+            now=Round(1, 1),
             casting=cast,
             recorder=recorded,
             optimiser=parts.optimiser,

@@ -36,9 +36,9 @@ def plans(options, parts):
         if part.planned is not None:
             planned[f"--{option} {spec}"] = part.planned
         elif any(map(looks_at_rounds, _sources(catalog.KINDS[kind], spec))):
-            raise UserError(f"--{option} {spec} looks at schedule.rounds and does not say what it "
-                            "makes of it, hence the number of rounds must stay: give its part a "
-                            "planned(schedule), see fedmpi/core/parts.py")
+            raise UserError(f"--{option} {spec} looks at the number of rounds and does not say "
+                            "what it makes of it, hence the number must stay: give its part a "
+                            "planned(now), see fedmpi/core/parts.py")
     return planned
 
 
@@ -64,20 +64,20 @@ def _sources(table, spec):
 
 
 def looks_at_rounds(source):
-    """Whether a module's source takes the ``rounds`` of anything, or takes a schedule apart."""
+    """Whether a module's source takes the ``rounds`` of anything, or takes a Round apart."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and node.attr == "rounds":
             return True
-        if isinstance(node, ast.Assign) and _unpacks_schedule(node):
+        if isinstance(node, ast.Assign) and _unpacks_round(node):
             return True
     return False
 
 
-def _unpacks_schedule(node):
-    """Whether an assignment is ``t, rounds = schedule``, or the like."""
+def _unpacks_round(node):
+    """Whether an assignment is ``t, rounds = now``, or the like."""
     if not isinstance(node.targets[0], ast.Tuple):
         return False
-    return ast.unparse(node.value).endswith("schedule")
+    return ast.unparse(node.value).endswith(("now", "schedule"))
 
 
 def first_apart(planned, old, new, last):

@@ -1,5 +1,7 @@
 """Facts about a run for its parts: by these they refuse it, or warn of options without effect."""
 
+import inspect
+
 import numpy as np
 import torch
 
@@ -8,6 +10,7 @@ from fedmpi.build.server import lengths
 from fedmpi.catalog import KINDS
 from fedmpi.core.parts import Facts
 from fedmpi.methods.datasets.dataset import whole_numbers
+from fedmpi.methods.tasks import classification
 from fedmpi.plugins.spec import parse
 
 # Kinds of which a run has one part; the parts are asked in this order.
@@ -15,7 +18,7 @@ ONE = ("strategy", "optimiser", "schedule", "pruner", "weighting",
        "codec", "timing", "sampler", "devices", "noise")
 
 
-def asked(options, parts, data, layout):
+def parts_with_facts(options, parts, data, layout):
     """``[("--option spec", part, facts)]`` of every part that has rules, with the facts for it."""
     facts = of_run(options, parts, data, layout)
     rows = _singles(options, parts, facts)
@@ -41,7 +44,9 @@ def of_run(options, parts, data, layout):
     buffer = parts.timing.buffer
     merged = buffer or cohort
     opening = parts.weigher.opening
-    epochs, steps, _ = lengths(options, data).max(axis=1).tolist()
+    of_clients = lengths(options, data)
+    epochs, steps, _ = of_clients.max(axis=1).tolist()
+    fewest_steps = of_clients[1].min()
     pruner = parts.pruner
     common_model = pruner.masks is None and pruner.units is None
     return Facts(
@@ -65,8 +70,17 @@ def of_run(options, parts, data, layout):
         pruner_reports=pruner.probe is not None,
         server_update=parts.strategy.before is not None,
         sends=bool(parts.strategy.sends),
+        linear_steps=parts.optimiser.travelled is not None,
+        optimiser_state=tuple(parts.optimiser.init(torch.zeros(1))),
+        clipped=options["clip_norm"] > 0,
+        same_steps=steps == fewest_steps,
+        headline=parts.task.headline,
+        # A plug-in may have it with checks around.
+        usual_loss=inspect.unwrap(parts.task.loss) is classification.loss,
         needs_previous=any(fault.needs_previous_model for fault in parts.faults),
         own_masks=pruner.moves or buffer > 0 or not common_model,
+        pruned_apart=pruner.moves or not common_model,
+        scored=not parts.weighting.fixed,
         estimators=_estimators(options, parts),
         fixed_masks=pruner.fixed,
         coded=not parts.codec.exact,

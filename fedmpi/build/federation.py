@@ -48,6 +48,8 @@ class Federation(NamedTuple):
     held_out: HeldOut | None = None
     # Indices into x_train of the samples for the strategy's work on the server.
     server: np.ndarray = np.empty(0, np.int64)
+    # The number of outputs of a model for these data and their task.
+    outputs: int = 1
 
     @property
     def sizes(self):
@@ -56,11 +58,6 @@ class Federation(NamedTuple):
     @property
     def shape(self):
         return sample_shape(self.dataset)
-
-    @property
-    def outputs(self):
-        """The number of outputs of a model for these data."""
-        return num_outputs(self.dataset)
 
 
 def federation(options, parts, network=None):
@@ -100,7 +97,8 @@ def federation(options, parts, network=None):
         digest=_digest(dataset, arrays),
         client_names=names,
         held_out=tests,
-        server=server)
+        server=server,
+        outputs=num_outputs(dataset, parts.task))
 
 
 def _digest(dataset, arrays):

@@ -7,7 +7,7 @@ import torch
 from fedmpi.compute.sgd import casting
 from fedmpi.core.errors import UserError
 from fedmpi.core.flops import Costs, costs
-from fedmpi.core.kinds import SERVER, Kinds, kind
+from fedmpi.core.kinds import SERVER, NetworkKinds, kind
 from fedmpi.core.layout import bind
 from fedmpi.core.tensors import mode
 from fedmpi.core.rng import Purpose, stream
@@ -45,7 +45,7 @@ def of_clients(options, N):
 
 
 def kinds(options, model, layout, sample, N):
-    """The ``Kinds`` of a run with several networks, None for a run with one.
+    """The ``NetworkKinds`` of a run with several networks, None for a run with one.
 
     ``model`` is a ``Several`` with this ``layout``, ``sample (1, ...)`` an input for its networks.
     """
@@ -55,7 +55,7 @@ def kinds(options, model, layout, sample, N):
     clients_costs = []
     for kind_alone, network in zip(clients_kinds, model.of_clients):
         clients_costs.append(_costs(layout, kind_alone, network, sample))
-    of_all = Kinds(clients_kinds, of_clients(options, N), tuple(clients_costs))
+    of_all = NetworkKinds(clients_kinds, of_clients(options, N), tuple(clients_costs))
     if model.of_server is None:
         return of_all
     server = kind(layout, SERVER)
@@ -68,7 +68,7 @@ def kinds(options, model, layout, sample, N):
 
 
 def _costs(layout, of_kind, network, sample):
-    """The ``Costs`` of one network by the layers of the common layout. ``of_kind`` is its ``Kind``.
+    """The ``Costs`` of one network by the layers of the common layout. ``of_kind`` is its ``NetworkKind``.
 
     The layers of other networks have 0 uses.
     """

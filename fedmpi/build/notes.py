@@ -1,7 +1,7 @@
 """Warnings about a run: options without effect, or with another effect than the user may expect."""
 
 from fedmpi.build import held_out
-from fedmpi.build.facts import asked
+from fedmpi.build.facts import parts_with_facts
 
 SHOWN = 3        # names of weights in a warning
 
@@ -11,7 +11,7 @@ def warnings(setup):
     options, parts, data, network, _ = setup
     yield from _without_effect(options, data)
     yield from held_out.remarks(options, data)
-    for said, part, facts in asked(options, parts, data, network.layout):
+    for said, part, facts in parts_with_facts(options, parts, data, network.layout):
         for line in part.notes(facts):
             yield f"{said}: {line}"
     for spec, faulty in zip(options["fault"], data.faults):

@@ -43,7 +43,8 @@ def set_up(options, device, dataset=None):
 def dealt_out(options, parts):
     """``(Federation, model)``: the data for this model, and the new model."""
     dataset = parts.dataset
-    shape, outputs = sample_shape(dataset), num_outputs(dataset)
+    shape = sample_shape(dataset)
+    outputs = num_outputs(dataset, parts.task)
     model = parts.network(shape, outputs)
     data = federation(options, parts, model)
     return data, model

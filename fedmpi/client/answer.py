@@ -95,6 +95,8 @@ def answer(parts, home, accumulator, wants_single_updates, job, client, trained,
     support = _own_support(home, client, meta, arrays)
     reply = _reply(parts, home, client, trained, support)
     loss, size = _checked(reply, trained.loss, meta, cause)
+    if not math.isfinite(loss):
+        reply = _unchanged(reply)
 
     counted = accumulator is not None and "share" in job
     stays_here = counted and not wants_single_updates
@@ -176,6 +178,15 @@ def _checked(reply, loss, meta, cause):
     if not math.isfinite(loss):
         meta["cause"] = cause()
     return loss, size
+
+
+def _unchanged(reply):
+    """The ``reply`` with zeros in place of its update and answers.
+
+    It will not be merged, and a codec need not expect NaN.
+    """
+    answers = {name: torch.zeros_like(tensor) for name, tensor in reply.answers.items()}
+    return reply._replace(update=torch.zeros_like(reply.update), answers=answers)
 
 
 def _all_sound(answers):

@@ -7,8 +7,8 @@ its fields tell it.
 from enum import Enum
 
 
-class Kind(Enum):
-    """A kind of job; the value is a field of this kind alone."""
+class Job(Enum):
+    """A kind of job; the value is a field of such jobs alone."""
 
     # Evaluate coalitions: "block" (its number), "coalitions" (hex of packed bits).
     COALITIONS = "coalitions"
@@ -25,11 +25,11 @@ class Kind(Enum):
     TRAIN = "client"
 
 
-FIELDS = {kind.value: kind for kind in Kind}
+FIELDS = {kind.value: kind for kind in Job}
 
 
-def kind_of(job):
-    """The ``Kind`` of a job."""
+def job_of(job):
+    """The ``Job`` that a dict of fields is."""
     for field, kind in FIELDS.items():
         if field in job:
             return kind

@@ -10,7 +10,7 @@ from fedmpi.client.received import digest, placed
 from fedmpi.compute.graphs import recorder
 from fedmpi.compute.staging import staging
 from fedmpi.core.errors import WireError
-from fedmpi.core.kinds import Kind, kind, part, positions as positions_of
+from fedmpi.core.kinds import NetworkKind, kind, part, positions as positions_of
 from fedmpi.core.layout import bind
 from fedmpi.core.tensors import constants
 from fedmpi.wire import positions
@@ -19,7 +19,7 @@ from fedmpi.wire import positions
 class Resident(NamedTuple):
     """One of the networks, on the rank's device."""
 
-    kind: Kind                    # where its values lie in the common vector
+    kind: NetworkKind             # where its values lie in the common vector
     home: Home
 
 

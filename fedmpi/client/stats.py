@@ -27,4 +27,16 @@ CAUSES = {
     "model": "the model that it received has no finite loss on its samples: look at the model and "
              "the inputs",
     "fault": "which its --fault may explain",
+    "codec": "its update was sound before it was encoded: take a --codec that loses less",
 }
+# Causes that may lie in what a codec has lost in earlier rounds.
+OF_EARLIER_LOSSES = ("training", "model")
+
+
+def advice(cause, exact):
+    """Half a line to the user on a ``cause``, a key of ``CAUSES``; ``exact``: the codec loses
+    nothing."""
+    text = CAUSES[cause]
+    if exact or cause not in OF_EARLIER_LOSSES:
+        return text
+    return f"{text}; or take a --codec that loses less"

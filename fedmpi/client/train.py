@@ -167,7 +167,7 @@ def task_of(parts, home, samples, job, received, base, message=None, kept=None):
         batch_size=parts.batch_size,
         lr=parts.lr,
         gen=gen,
-        schedule=Round(t, parts.rounds),
+        now=Round(t, parts.rounds),
         casting=home.casting,
         recorder=home.recorder,
         message=message or {},

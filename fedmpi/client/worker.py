@@ -15,7 +15,7 @@ from fedmpi.client import samples as shards
 from fedmpi.client.cohort import taken
 from fedmpi.client.evaluate import evaluated, mean_loss
 from fedmpi.client.home import home
-from fedmpi.client.jobs import Kind, kind_of
+from fedmpi.client.jobs import Job, job_of
 from fedmpi.client.received import decoded
 from fedmpi.client.team import side_by_side
 from fedmpi.client.train import prepared, spread, trained
@@ -217,26 +217,26 @@ class Worker:
     # ------------------------------------------------------------- jobs
 
     def run(self, job, arrays):
-        """The answer to a job, ``(meta, arrays)``, by its ``Kind``.
+        """The answer to a job, ``(meta, arrays)``, by what ``Job`` it is.
 
         A training that raises gives an answer, too: the server decides about its end.
         """
-        kind = kind_of(job)
+        kind = job_of(job)
         parts, samples = self.parts, self.samples
-        if kind is Kind.TRAIN:
+        if kind is Job.TRAIN:
             work = partial(self.train, job, arrays)
             return self.tried(job, work)
-        if kind is Kind.TEAM:
+        if kind is Job.TEAM:
             jobs = job["team"]
             members = self._train_team(jobs, parted(arrays, len(jobs)))
             return joined(members)
-        if kind is Kind.LOSS:
+        if kind is Job.LOSS:
             work = partial(self.tell_loss, job)
             return self.tried(job, work)
-        if kind is Kind.COALITIONS:
+        if kind is Job.COALITIONS:
             many = self.ensemble()
             return evaluated(parts, self.home, samples, self.cohort, many, job)
-        if kind is Kind.OWN_TESTS:
+        if kind is Job.OWN_TESTS:
             return own_models.tested(parts, samples, self.tested, self.place, job, arrays)
         return lab.answer(self, job, arrays)
 

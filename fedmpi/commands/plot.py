@@ -10,11 +10,11 @@ from fedmpi.core.errors import UserError
 
 
 def _kinds():
-    from fedmpi.read.report import KINDS
-    return KINDS
+    from fedmpi.read.report import PICTURES
+    return PICTURES
 
 
-class Kinds(click.Command):
+class WithPictures(click.Command):
     """A command with the kinds of pictures in its help. They are imported only then: this takes a
     while."""
 
@@ -93,7 +93,7 @@ def _labelled(groups, labels):
     return [group._replace(label=label) for group, label in zip(groups, labels)]
 
 
-@click.command(cls=Kinds)
+@click.command(cls=WithPictures)
 @runs_argument
 @click.option(
     "--kind", "chosen", multiple=True, metavar="KIND", default=("accuracy",), show_default=True,
@@ -131,8 +131,8 @@ def plot(runs, chosen, out, width, height, font, columns, labels, title, xlim, y
     the mean, in a band from the lowest to the highest."""
     from fedmpi.read import report
     for name in chosen:
-        if name not in report.KINDS:
-            listed = ", ".join(report.KINDS)
+        if name not in report.PICTURES:
+            listed = ", ".join(report.PICTURES)
             raise UserError(f"--kind {name}: there are {listed}")
     # An unknown ending is refused before the runs are read.
     report.picture_kind(out)

@@ -123,8 +123,8 @@ def by_sample(model, x, objective, at_once):
     return measure
 
 
-def finite(loss, whose):
-    """The loss itself; DivergedError if it is no finite number."""
+def finite(loss, whose, advice):
+    """The loss itself; DivergedError, with the ``advice``, if it is no finite number."""
     if not math.isfinite(loss):
-        raise DivergedError(f"{whose} has loss {loss}; a smaller --lr may help")
+        raise DivergedError(f"{whose} has loss {loss}; {advice}")
     return loss

@@ -89,7 +89,7 @@ def learning_rates(task, steps):
     """The learning rate of each of a task's steps: a list of floats."""
     if task.rates is None:
         return [task.lr] * steps
-    rate, now = task.rates.rate, task.schedule
+    rate, now = task.rates.rate, task.now
     if not task.rates.within:
         lr = task.lr * rate(now, 0, 1)
         return [lr] * steps

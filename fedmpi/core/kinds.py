@@ -19,7 +19,7 @@ from fedmpi.core.layout import Layout, arranged
 SERVER = "server"
 
 
-class Kind(NamedTuple):
+class NetworkKind(NamedTuple):
     """One network among several."""
 
     name: str
@@ -34,21 +34,21 @@ class Kind(NamedTuple):
         return self.spans[0]
 
 
-class Kinds(NamedTuple):
+class NetworkKinds(NamedTuple):
     """The networks of a run, and each client's kind. N clients."""
 
-    # Of Kind, for clients.
+    # Each a NetworkKind, for clients.
     kinds: tuple
     # (N,) int64: the number of each client's kind.
     of: torch.Tensor
     # Of Costs, one a kind, by the layers of the common layout.
     costs: tuple
     # The server's own network.
-    server: Kind | None = None
+    server: NetworkKind | None = None
     server_costs: Costs | None = None
 
     def of_client(self, client):
-        """The ``Kind`` of a client."""
+        """The ``NetworkKind`` of a client."""
         return self.kinds[int(self.of[client])]
 
     def costs_of(self, client):
@@ -62,7 +62,7 @@ class Kinds(NamedTuple):
 
 
 def kind(layout, name):
-    """The ``Kind`` called ``name`` among the networks of a common ``layout``."""
+    """The ``NetworkKind`` called ``name`` among the networks of a common ``layout``."""
     alone, regions = _own_layout(layout, name)
     personal = [_within(tensor, name) for tensor in layout.personal if _is_of(tensor, name)]
     if personal:
@@ -73,7 +73,7 @@ def kind(layout, name):
         _span(others, alone.R - alone.Q),
         _span(buffers, alone.P - alone.R),
     )
-    return Kind(name, alone, spans)
+    return NetworkKind(name, alone, spans)
 
 
 def _own_layout(layout, name):

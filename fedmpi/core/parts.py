@@ -112,6 +112,8 @@ class Facts(NamedTuple):
     server_update: bool = False   # the strategy asks for an update of the server's own samples
     needs_previous: bool = False  # some client's answer follows from the previous round's model
     own_masks: bool = False       # clients train masks of their own
+    # Clients train masks of their own in one round, too: the pruner gives or moves them.
+    pruned_apart: bool = False
     scored: bool = True           # weights in the merge follow from scores
     even: bool = False            # all clients weigh the same in the merge
     touched: int = 1              # clients that this part changes: of features and faults
@@ -122,6 +124,12 @@ class Facts(NamedTuple):
     coded: bool = False           # the codec changes values
     own_tests: bool = False       # clients have test parts of their own
     sends: bool = False           # the strategy sends more than the model
+    linear_steps: bool = True     # the optimiser says how far its steps go, see Optimiser.travelled
+    optimiser_state: tuple = ()   # names of the tensors of the optimiser's state
+    clipped: bool = False         # the user gave --clip-norm: gradients may be shortened
+    same_steps: bool = False      # all clients take as many steps in a round
+    headline: str = "accuracy"    # the task's metric by which models are compared
+    usual_loss: bool = True       # the loss is that of --task classification
 
 
 def nothing(facts):
@@ -149,6 +157,24 @@ def leaves_nobody_out(facts):
         yield (
             f"no effect: all {facts.clients} clients take part in every round; give a --cohort "
             "below that"
+        )
+
+
+def wants_linear_steps(facts):
+    """``refuses`` of strategies that divide by ``Trained.travelled``."""
+    if not facts.linear_steps:
+        yield (
+            "it divides by how far clients went, and the steps of "
+            f"{facts.named['optimiser']} have no such length; take --optimiser sgd"
+        )
+
+
+def own_loss(facts):
+    """``notes`` of strategies whose clients train by the strategy's loss instead of the task's."""
+    if not facts.usual_loss:
+        yield (
+            f"clients train by a loss of its own: that of {facts.named['task']} counts in "
+            "tests alone"
         )
 
 
@@ -196,6 +222,10 @@ class Objective(NamedTuple):
     is a faster way to them than one value a sample. ``classes``: a target is one class a sample,
     as some parts need.
 
+    ``outputs(targets (N, ...), classes) -> int`` is the number of a model's outputs for the targets
+    of all training samples: more than one for a mean and a variance, say. None: one for each class,
+    label or value.
+
     ``derived`` is ``{name: metric(mean loss, token_bytes) -> float}``: metrics that are no means
     over samples, but follow from the mean loss over all of them, such as the perplexity. They are
     recorded, too. ``token_bytes`` are the bytes of text for a token, see ``Stream``.
@@ -210,6 +240,7 @@ class Objective(NamedTuple):
     worst: float = 100.0
     totals: Callable | None = None
     classes: bool = False
+    outputs: Callable | None = None
     derived: dict = {}
 
     @property
@@ -340,7 +371,7 @@ class Probe(NamedTuple):
     dense: int = 0
 
 
-@renamed(live="trainable", given="message")
+@renamed(live="trainable", given="message", schedule="now")
 class Task(NamedTuple):
     """One client's local training. ``x`` is trained in place; off the mask it stays zero."""
 
@@ -357,7 +388,7 @@ class Task(NamedTuple):
     batch_size: int
     lr: float
     gen: Any                      # numpy generator of (TRAIN, round, client)
-    schedule: Round
+    now: Round
     probe: Probe = Probe()
     # The context of forward passes, see ``compute.sgd.casting``.
     casting: Callable = contextlib.nullcontext
@@ -577,8 +608,8 @@ class Strategy(NamedTuple):
 class Pruner(NamedTuple):
     """The choice of kept weights.
 
-    ``init(layout, x, schedule, gen) -> (state, mask)`` with ``schedule.t == 0``.
-    ``evolve(state, mask, x, replies, schedule, gen) -> (state, mask)`` follows each merge, with
+    ``init(layout, x, now, gen) -> (state, mask)`` with ``now``, a Round, at ``now.t == 0``.
+    ``evolve(state, mask, x, replies, now, gen) -> (state, mask)`` follows each merge, with
     the same mask object if nothing changes; a pruner returns ``(state, mask, x)`` to rewind weights
     to earlier values. ``probe(task) -> Probe`` runs on clients, or is None.
 
@@ -625,12 +656,13 @@ class Replies(NamedTuple):
     sizes: torch.Tensor           # (N,) float64 samples
 
 
+@renamed(schedule="now")
 class Cohort(NamedTuple):
     """The clients of a round, as estimators of contributions see them."""
 
     clients: torch.Tensor         # (C,) int64
     updates: Updates
-    schedule: Round
+    now: Round
     shares: torch.Tensor          # (C,) float64 summing to 1: weights before this round's scores
     x: torch.Tensor               # (P,) the model that they received, 0 off the support
     layout: Layout
@@ -781,7 +813,8 @@ class Coding(NamedTuple):
 class Codec(NamedTuple):
     """Values on the wire: ``encode(values (K,) float32) -> dict of numpy arrays``, and back.
 
-    ``decode(arrays, K) -> (K,)``. ``bound(values) -> (K,)`` is the largest error of each value
+    The values of an update are finite: in place of one that has diverged, and will not be merged,
+    zeros are encoded. ``decode(arrays, K) -> (K,)``. ``bound(values) -> (K,)`` is the largest error of each value
     after a round trip. A codec for updates only names in ``down`` the codec for models.
 
     * ``exact``: decoding gives back the very values, and their number alone decides the size.

@@ -25,11 +25,11 @@ def mean(updates, weights, rho=0.0, clip=0.0):
         step = weights.float() @ updates.U
     if updates.B is None:
         return step
-    votes = held_shares(updates.B, weights.float())
+    votes = holder_weights(updates.B, weights.float())
     return step.div_(votes.clamp_(min=max(rho, 1e-12)))
 
 
-def held_shares(B, w):
+def holder_weights(B, w):
     """float32 (K,), or (M, K): ``sum_n w_n B_nj``, the weight of each entry's holders."""
     K = B.shape[1]
     share = torch.empty(*w.shape[:-1], K)

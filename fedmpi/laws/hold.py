@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 
-def hold(held, broken):
+def hold(holds, broken):
     """AssertionError with the text ``broken`` unless the law is held."""
-    if not held:
+    if not holds:
         raise AssertionError(broken)
 
 

@@ -22,20 +22,20 @@ def pruner(spec, rounds=8, more=None):
     part = run.pruner
     first = _first_mask(run, state, spec)
 
-    def evolve(state, mask, x, replies, schedule, gen):
+    def evolve(state, mask, x, replies, now, gen):
         mask_before = mask.clone()
         x_before = x.clone()
         twin_gen = copy.deepcopy(gen)
-        evolved = part.evolve(state, mask, x, replies, schedule, gen)
+        evolved = part.evolve(state, mask, x, replies, now, gen)
         new_mask = evolved[1]
         hold_equal(mask_before, mask, "evolve wrote to the mask or to x")
         hold_equal(x_before, x, "evolve wrote to the mask or to x")
         # After the checks above: the second call starts from the same inputs.
-        again = part.evolve(state, mask, x, replies, schedule, twin_gen)
+        again = part.evolve(state, mask, x, replies, now, twin_gen)
         hold_equal(new_mask, again[1], "the same generator made another mask")
         _check_mask(part, run.layout, first, new_mask)
         if more is not None:
-            more(run.layout, schedule, mask, new_mask)
+            more(run.layout, now, mask, new_mask)
         return evolved
 
     watched = run._replace(pruner=part._replace(evolve=evolve))

@@ -101,7 +101,7 @@ def small_task(client=0, network=None):
         batch_size=4,
         lr=0.1,
         gen=np.random.default_rng(client),
-        schedule=Round(1, 5),
+        now=Round(1, 5),
         optimiser=sgd(),
         objective=classification(),
     )
@@ -113,7 +113,7 @@ def small_cohort(clients=3):
     return Cohort(
         clients=torch.arange(clients),
         updates=random_updates(layout, layout.full_mask(), clients),
-        schedule=Round(1, 5),
+        now=Round(1, 5),
         shares=torch.full((clients,), 1 / clients, dtype=torch.float64),
         x=x,
         layout=layout,

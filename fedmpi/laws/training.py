@@ -175,7 +175,7 @@ def targets_of(spec):
 
 
 def _task_samples(part):
-    """``(sort, outputs (7, ..., 3), targets (7, ...), classes)`` of the task's sort."""
+    """``(sort, outputs (7, ..., w), targets (7, ...), classes)`` of the task's sort; w as it wants."""
     gen = torch.Generator().manual_seed(3)
     shape = (SAMPLES, OUTPUTS)
     outputs = torch.randn(shape, generator=gen)
@@ -190,14 +190,20 @@ def _task_samples(part):
         ("values", outputs, values, 0),
         ("tokens", logits, tokens, 0),
     )
+    refusals = []
     for sort, some_outputs, targets, num_classes in sorts:
+        if part.outputs is not None:
+            width = part.outputs(targets, num_classes)
+            some_outputs = torch.randn(SAMPLES, width, generator=gen)
         try:
             part.check(some_outputs, targets, num_classes, "--model")
-        except UserError:
+        except UserError as error:
+            refusals.append(f"for {sort} it says: {error}")
             continue
         return sort, some_outputs, targets, num_classes
     raise AssertionError("check takes no targets: neither classes, nor labels (n, C) uint8, nor "
-                         "values (n, d) float32, nor tokens (n, T) int64")
+                         "values (n, d) float32, nor tokens (n, T) int64, with as many outputs as "
+                         "Objective.outputs says; " + "; ".join(refusals))
 
 
 def _check_loss(part, outputs, targets):
@@ -269,7 +275,7 @@ def _check_total(total, values, name):
 
 def _check_refusals(part, outputs, targets, classes):
     """Outputs of other shapes are refused by a UserError, the option first."""
-    narrow = outputs[:, :2]
+    narrow = outputs[:, :-1]
     short = outputs[:5]
     infinite = outputs / 0
     for wrong in (narrow, short, (outputs,), infinite):

@@ -90,4 +90,4 @@ def _checkpoints(path):
 def _end(attrs, num_rounds):
     status = attrs.get("status")
     if status not in (None, "running"):
-        yield num_rounds, status, None, attrs.get("ended"), ""
+        yield num_rounds, status, None, attrs.get("ended"), attrs.get("error", "")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedmpi.core.errors import UserError
+from fedmpi.plugins.spec import split
 
 
 class Headline(NamedTuple):
@@ -94,3 +95,55 @@ def common_headline(runs):
 def _direction_text(name, higher, _unit):
     better = "more" if higher else "less"
     return f"{name} ({better} is better)"
+
+
+def task_lines(runs):
+    """Lines for a reader of several runs with one headline whose tasks are not the same; else none.
+
+    Two tasks may measure by one name what are two functions: the pinball loss of two quantiles.
+    """
+    runs = list(runs)
+    # Older files record the spec alone: beside one of them, specs are compared.
+    in_full = all(run.attrs.get("parts") for run in runs)
+    specs = {}
+    for run in runs:
+        spec = _task_spec(run)
+        specs.setdefault(_task(run, spec, in_full), spec)
+    if len(specs) < 2:
+        return []
+    word = headline(runs[0]).word
+    texts = [f"--task {_task_text(task, specs)}" for task in specs]
+    return [f"different tasks: {', '.join(texts)}",
+            f"   their losses are different functions, and their {word} may be, too: a difference "
+            "may be one of the measure"]
+
+
+def _task_spec(run):
+    """The spec of a run's task; the oldest files do not record it."""
+    options = run.attrs.get("options") or {}
+    return options.get("task") or "classification"
+
+
+def _task(run, spec, in_full):
+    """``(name, options, digest of a user's own source)`` of a run's task, all of them texts.
+
+    ``in_full``: all options count as they were resolved, not the named ones alone.
+    """
+    name, named_options = split(spec)
+    if not in_full:
+        return name, named_options, ""
+    [part] = [part for part in run.attrs["parts"] if part["kind"] == "task"]
+    options = [f"{option}={value}" for option, value in part["options"].items()]
+    return name, ",".join(options), part.get("source", "")
+
+
+def _task_text(task, specs):
+    """The task's spec; with its options or its source if another task has the same spec."""
+    name, options, source = task
+    same_spec = [other for other, spec in specs.items() if spec == specs[task]]
+    if len(same_spec) == 1:
+        return specs[task]
+    same_options = [other for other in same_spec if other[1] == options]
+    if len(same_options) == 1:
+        return f"{specs[task]} ({options})"
+    return f"{specs[task]} (source {source[:8] or 'of the catalogue'})"

@@ -29,7 +29,7 @@ from fedmpi.core.tensors import fixed
 from fedmpi.methods.datasets.dataset import inputs_record
 from fedmpi.plugins.spec import make
 from fedmpi.read.headline import headline
-from fedmpi.server.model import counted, served
+from fedmpi.server.model import mask_counted, model_on
 from fedmpi.store import checkpoint_folder, load_checkpoint, read_run
 
 # A network file system may show the newest rounds late.
@@ -40,7 +40,7 @@ PLAIN_TEXTS = ("form", "model", "run_id", "headline")
 DENSE_BYTES = 4 + 1
 
 
-class Trained(NamedTuple):
+class TrainedModel(NamedTuple):
     """A trained model.
 
     ``state``: the torch state dict, zeros in place. ``masks``: {name: bool mask of the tensor's
@@ -65,7 +65,7 @@ class Trained(NamedTuple):
 
 
 def trained(path, round=None, warn=lambda line: None):
-    """The ``Trained`` model after ``round`` of the run file ``path``.
+    """The ``TrainedModel`` after ``round`` of the run file ``path``.
 
     The default is the round of the newest checkpoint. The weights are, to the bit, the ones
     evaluated by the run. ``about`` has the recorded headline and loss, None without a record."""
@@ -77,14 +77,14 @@ def trained(path, round=None, warn=lambda line: None):
     _check_fixed(path, run.attrs, network, layout)
     _warn_of_personal(path, options["strategy"], layout, network, warn)
     pruner = make(catalog.PRUNERS, options["pruner"])
-    mask = counted(pruner, layout, state)
+    mask = mask_counted(pruner, layout, state)
     # x is the memory of the network's parameters: this fills them in.
-    x.copy_(served(state["x"], layout.support(mask), layout))
+    x.copy_(model_on(state["x"], layout.support(mask), layout))
     masks = {}
     for slot in layout.weights:
         masks[slot.name] = mask[slot.span].view(slot.shape).clone()
     tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    result = Trained(tensors, masks, {})
+    result = TrainedModel(tensors, masks, {})
     about = {
         **_quality(run, done),
         "model": options["model"],
@@ -202,7 +202,7 @@ def _inputs(attrs):
 
 
 def write(model, path, sparse=False):
-    """Writes the ``Trained`` model to ``path``; an existing file is replaced.
+    """Writes the ``TrainedModel`` to ``path``; an existing file is replaced.
 
     DiskError if the disk refuses it."""
     from safetensors import SafetensorError
@@ -246,7 +246,7 @@ def _one_line(error):
 
 
 def load(path):
-    """The ``Trained`` model in a file that ``write`` wrote; UserError in one line for any other
+    """The ``TrainedModel`` in a file that ``write`` wrote; UserError in one line for any other
     file."""
     tensors, metadata = _read_safetensors(os.fspath(path))
     if "shapes" not in metadata:
@@ -262,7 +262,7 @@ def load(path):
             values = tensors.pop(f"{name}.values")
             weights = torch.zeros(mask.shape)
             tensors[name] = weights.masked_scatter_(mask, values)
-    return Trained(tensors, masks, about)
+    return TrainedModel(tensors, masks, about)
 
 
 def _read_safetensors(path):

@@ -22,7 +22,7 @@ def attrs(setup, transport):
     from fedmpi.server import record
     options, data, run = setup.options, setup.data, setup.run
     layout, dataset = run.layout, data.dataset
-    inputs = inputs_record(dataset)
+    inputs = inputs_record(dataset, setup.parts.task)
     if dataset.classes:
         inputs["test_labels"] = np.bincount(dataset.y_test, minlength=dataset.classes)
     weights = zip(layout.weights, run.costs.macs_per_weight)
@@ -31,6 +31,7 @@ def attrs(setup, transport):
         "command": shlex.join(sys.argv),
         "created": now(),
         "status": "running",
+        "error": "",
         "seed": options["seed"],
         "parts": settings.of(options),
         "data_digest": data.digest,

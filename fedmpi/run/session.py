@@ -8,7 +8,7 @@ import time
 from functools import partial
 
 from fedmpi.core import paths
-from fedmpi.core.errors import DiskError, LostRank, Stopped, UserError
+from fedmpi.core.errors import DiskError, FedError, LostRank, Stopped, UserError, WorkerError
 from fedmpi.core.wide import labelled, terminal_width, wrapped
 from fedmpi.run import provenance, resume as resuming
 from fedmpi.run.devices import on_device, pick_device, placed, wishes
@@ -307,7 +307,7 @@ def _play(setup, state, store, done, say, begin, places):
     The run file records the end of the run, even after an error.
     """
     run = setup.run
-    status = "failed"
+    status, reason = "failed", ""
     try:
         _go_on(setup, store, done, places)
         seconds = time.perf_counter() - begin
@@ -323,8 +323,12 @@ def _play(setup, state, store, done, say, begin, places):
     except (Stopped, LostRank, DiskError) as error:
         if isinstance(error, Stopped):
             status = "interrupted"
+        reason = reason_of(error)
         line = f"{error} after round {store.rounds} of {run.rounds}; {_goes_on(store.path)}"
         raise type(error)(line) from None
+    except Exception as error:
+        reason = reason_of(error)
+        raise
     finally:
         ignored = contextlib.nullcontext()
         if status == "failed":
@@ -332,8 +336,20 @@ def _play(setup, state, store, done, say, begin, places):
             ignored = contextlib.suppress(DiskError)
         # Without its status, the run file would look as if the run went on.
         with run.transport.stop.unbroken(), ignored:
-            store.update({"status": status, "ended": provenance.now()})
+            store.update({"status": status, "error": reason, "ended": provenance.now()})
     _tell_end(store, say)
+
+
+def reason_of(error):
+    """One line: the reason of an error that ended a run, with the type if it is not of our own."""
+    if isinstance(error, WorkerError):
+        # A traceback of another rank ends in the error's type and message.
+        return error.trace.strip().splitlines()[-1]
+    message = str(error).strip().partition("\n")[0]
+    if isinstance(error, FedError):
+        return message
+    name = type(error).__name__
+    return f"{name}: {message}" if message else name
 
 
 def _go_on(setup, store, done, places):
@@ -344,7 +360,7 @@ def _go_on(setup, store, done, places):
     store.add_session(session)
     # A run killed between these lines loses nothing: round ``done`` is the same under both numbers
     # of rounds.
-    store.update({"status": "running"})
+    store.update({"status": "running", "error": ""})
     store.truncate(done)
     store.update({"options": recorded | {"rounds": setup.run.rounds}})
 

@@ -1,5 +1,6 @@
 """Clients' answers, read and checked: an ``Update``, or ``Refused`` if it cannot be merged."""
 
+import math
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 
 from fedmpi.client.answer import unbilled
-from fedmpi.client.stats import CAUSES, Stats
+from fedmpi.client.stats import Stats, advice
 from fedmpi.core import exact_sum
 from fedmpi.core.errors import DivergedError, FedError, WireError, WorkerError
 from fedmpi.core.support import index_of
@@ -142,7 +143,7 @@ def read(run, reply, ask, support, expected, announced):
             up_bytes=up_bytes,
             rank=reply.rank,
             numbers=numbers,
-            cause=meta.get("cause", "training"))
+            cause=meta.get("cause") or _cause_unseen(loss))
     return Update(
         values=values,
         support=support,
@@ -155,6 +156,11 @@ def read(run, reply, ask, support, expected, announced):
         rank=reply.rank,
         parts=parts,
         kept=_kept(arrays))
+
+
+def _cause_unseen(loss):
+    """The cause of a divergence in which the client found nothing wrong before it encoded."""
+    return "codec" if math.isfinite(loss) else "training"
 
 
 def _up_bytes(run, reply, numbers):
@@ -254,5 +260,5 @@ def enough(run, t, answers):
     if diverged:
         # One client stands for all: the causes are mostly the same.
         first = diverged[0]
-        raise DivergedError(f"{line}; {first.why}: {CAUSES[first.cause]}")
+        raise DivergedError(f"{line}; {first.why}: {advice(first.cause, run.codec.exact)}")
     raise FedError(f"{line}\n{refused[0].why}")

@@ -81,7 +81,8 @@ def _masked_asks(run, state, t, clients):
     for client, mask in zip(clients.tolist(), masks):
         key = id(mask)
         if key not in messages:
-            messages[key] = model_message(run, state, t, mask)
+            number = len(messages)
+            messages[key] = model_message(run, state, t, mask, number=number)
         meta, arrays = messages[key]
         order = ask(run, state, client, t, mask, meta, arrays)
         asks.append(order)
@@ -118,7 +119,7 @@ def _kind_message(run, state, t, number):
         "network": number,
     }
     # One codec for the round: all clients with this network get the same message.
-    codec = drawing(run.codec.down, run.seed, t)
+    codec = drawing(run.codec.down, run.seed, t, message=number)
     values = gathered(state["x"], support)
     arrays = {"mask": bits} | codec.encode(values)
     meta, arrays = _with_sent(run, state, meta, arrays, codec, support)
@@ -136,7 +137,9 @@ def smaller_asks(run, state, t, clients):
     for client, units in zip(clients.tolist(), networks):
         key = id(units)
         if key not in orders:
-            orders[key] = _network_order(run, state, t, units)
+            # The whole network's message has the number 0.
+            number = len(orders) + 1
+            orders[key] = _network_order(run, state, t, units, number)
         order = orders[key]
         asks.append(order._replace(client=client))
     return asks
@@ -151,10 +154,11 @@ def _fleet(run, state):
     return run.devices.at(state["now"], N, draw)
 
 
-def _network_order(run, state, t, units):
+def _network_order(run, state, t, units, number):
     """An ``Ask``, the client still missing, for the network of ``units``, ``{layer: (n,) bool}``.
 
-    The mask marks the network's prunable weights in the vector of the whole one.
+    The mask marks the network's prunable weights in the vector of the whole one. ``number`` is that
+    of the message among those of the round.
     """
     units = flat(run.structure, units)
     if units.all():
@@ -166,7 +170,7 @@ def _network_order(run, state, t, units):
     index = index_of(entries.numpy())
     support = torch.from_numpy(index)
     mask = entries[: run.layout.Q].clone()
-    codec = drawing(run.codec.down, run.seed, t)
+    codec = drawing(run.codec.down, run.seed, t, message=number)
     values = gathered(state["x"], support)
     packed = np.packbits(units.numpy())
     arrays = {"units": packed} | codec.encode(values)
@@ -198,8 +202,8 @@ def _with_own(run, state, client, t, mask, meta, arrays):
         return meta, arrays
     tensors = strategy.send_to(state["strategy"], client)
     named = {name: strategy.sends[name] for name in tensors}
-    # The client is part of the key: its message is its own.
-    codec = drawing(run.codec.down, run.seed, t, client)
+    # The client is part of the key: its message is its own. Its answer has the number 0.
+    codec = drawing(run.codec.down, run.seed, t, client, message=1)
     support = run.layout.support(mask)
     message = fields.encoded(named, tensors, "given/", codec, support)
     # The model may have brought the message to all clients.
@@ -260,7 +264,7 @@ def common_mask(run, state, t, clients):
     return None
 
 
-def model_message(run, state, t, mask, last_mask=None):
+def model_message(run, state, t, mask, last_mask=None, number=0):
     """``(meta, arrays)``: the model's values under ``mask``, and the strategy's message to all.
 
     ``last_mask (Q,) bool`` is the mask that clients have, or None: positions travel only as far as
@@ -276,7 +280,7 @@ def model_message(run, state, t, mask, last_mask=None):
         before = last_mask.numpy()
     code, array = positions.encode(bits, before)
     meta = {"support": digest(support), "mask": code}
-    codec = drawing(run.codec.down, run.seed, t)
+    codec = drawing(run.codec.down, run.seed, t, message=number)
     values = gathered(state["x"], support)
     arrays = {"mask": array} | codec.encode(values)
     return _with_sent(run, state, meta, arrays, codec, support)

@@ -6,7 +6,7 @@ from typing import Iterator, NamedTuple
 
 import torch
 
-from fedmpi.client.stats import Stats
+from fedmpi.client.stats import Stats, advice
 from fedmpi.compute.evaluate import finite
 from fedmpi.core.errors import FedError, Stopped
 from fedmpi.core.parts import Cohort, Replies, Round
@@ -16,7 +16,7 @@ from fedmpi.server.answers import Outcome
 from fedmpi.server.exchange import remembered
 from fedmpi.server.fold import stack, summed
 from fedmpi.server.lab import round_lab, update_beside
-from fedmpi.server.model import counted, sent, served, tested
+from fedmpi.server.model import mask_counted, model_on, model_sent, model_tested
 from fedmpi.server.recruit import recruit, present
 from fedmpi.server.score import score
 from fedmpi.server.slices import Slices, Stopwatch, finish
@@ -50,7 +50,7 @@ class Aggregated(NamedTuple):
     merged: torch.Tensor          # (P,) the model before pruning and growing
     weights: torch.Tensor         # (C,) float64, shares in the merge
     scores: dict = {}             # {label: Scores}, by estimator
-    asked: dict = {}              # {label: coalitions that the estimator asked for}
+    num_coalitions: dict = {}     # {label: coalitions that the estimator asked for}
     seconds: dict = {}            # {label: seconds}
     calls: int = 0                # coalition models evaluated, by all estimators together
     recorded: dict = {}           # {column: number} of the strategy's own
@@ -73,7 +73,7 @@ def run_round(run, state, t):
     all_done_s = max(got.now, own_training_done_s)
 
     # Scores, weights, merge, pruning.
-    if len(got.counts):
+    if len(got.merged_rows):
         aggregated = aggregate(run, state, t, support, got, laps, lab, server_update)
     else:
         aggregated = nothing(run, state, support)
@@ -101,12 +101,12 @@ def aggregate(run, state, t, support, got, laps, lab, server_update=None):
     ``support (K,)`` is the server's. ``server_update (K,)`` is the update of the server's own
     training, if the strategy has one.
     """
-    replies = [got.answers[row] for row in got.counts.tolist()]
+    replies = [got.answers[row] for row in got.merged_rows.tolist()]
     updates = updates_of(run, t, support, got, replies, server_update)
     total = None
     # Workers have added updates up if the merge needs no single ones.
     if run.sums_on_workers:
-        shares = got.shares[got.counts]
+        shares = got.shares[got.merged_rows]
         total = summed(run, updates, shares, support)
     laps.lap("train_s")
 
@@ -115,9 +115,9 @@ def aggregate(run, state, t, support, got, laps, lab, server_update=None):
     cohort = Cohort(
         clients=clients,
         updates=updates,
-        schedule=updates.round,
+        now=updates.round,
         shares=present(state, clients),
-        x=sent(run, state, support),
+        x=model_sent(run, state, support),
         layout=run.layout)
     reports = [reply.scores for reply in replies]
     scored = score(run, state, cohort, reports, t)
@@ -129,7 +129,7 @@ def aggregate(run, state, t, support, got, laps, lab, server_update=None):
     merged = x
     if run.pruner.keeps_pruned_values:
         # This pruner keeps values of pruned weights; the model has none.
-        merged = served(x, updates.support, run.layout)
+        merged = model_on(x, updates.support, run.layout)
     recorded = own_columns(run, strategy, updates, total)
 
     # Prune and grow; the rest of the state follows.
@@ -146,7 +146,7 @@ def aggregate(run, state, t, support, got, laps, lab, server_update=None):
         merged=merged,
         weights=weights,
         scores=scored.scores,
-        asked=scored.asked,
+        num_coalitions=scored.num_coalitions,
         seconds=scored.seconds,
         calls=scored.calls,
         recorded=recorded)
@@ -166,7 +166,7 @@ def exchanged(run, state, t, support, laps, lab):
     if run.strategy.before is None:
         got = recruiting(run, state, t, support, laps)
         return got, None
-    base = sent(run, state, support)
+    base = model_sent(run, state, support)
     training = run.strategy.before(state["strategy"], base, state["mask"])
     work = lab.work([training])
     # Workers train for the server while others train clients.
@@ -178,12 +178,12 @@ def exchanged(run, state, t, support, laps, lab):
 
 def updates_of(run, t, support, got, replies, server_update):
     """``Updates`` of ``replies``: U is (C, K), a client a row, a kept weight a column."""
-    counts = got.counts
+    rows = got.merged_rows
     updates = stack(run, replies, support)
     updates = updates._replace(
-        clients=got.clients[counts],
+        clients=got.clients[rows],
         N=len(run.sizes),
-        seconds=got.seconds[counts],
+        seconds=got.seconds[rows],
         round=Round(t, run.rounds))
     if server_update is not None:
         # Clients' masks may have widened the support.
@@ -254,7 +254,7 @@ def prune(run, state, t, x, replies, on_support):
     is_served = same and on_support and not rewound
     if not (run.pruner.keeps_pruned_values or is_served):
         support = layout.support(mask)
-        x = served(x, support, layout)
+        x = model_on(x, support, layout)
     mask_since = state["mask_since"]
     if not (same or torch.equal(mask, last)):
         mask_since = t + 1
@@ -275,7 +275,7 @@ def losses_after(state, clients, replies):
 
 def nothing(run, state, support):
     """``Aggregated`` of a round without any answer fit for merging: the model stays."""
-    model = served(state["x"], support, run.layout)
+    model = model_on(state["x"], support, run.layout)
     no_weights = torch.empty(0, dtype=torch.float64)
     return Aggregated({}, model, no_weights)
 
@@ -290,7 +290,7 @@ def next_state(run, state, t, support, got, aggregated):
     answered = got.clients[got.outcome != Outcome.DROPPED]
     after["last_round_of"] = state["last_round_of"].index_fill(0, answered, t)
     if run.needs_previous_model:
-        after["previous"] = served(state["x"], support, run.layout)
+        after["previous"] = model_on(state["x"], support, run.layout)
     if run.kept_fields:
         after["clients"] = states_of_clients(run, state, t, got)
         after["grown"] = client_states.grown(state["grown"], after["mask"], mask, t)
@@ -301,7 +301,7 @@ def next_state(run, state, t, support, got, aggregated):
 
 def states_of_clients(run, state, t, got):
     """``{client: Kept}`` after the merge: new states for the merged clients."""
-    merged = got.counts.tolist()
+    merged = got.merged_rows.tolist()
     return remembered(
         run=run,
         state=state,
@@ -350,7 +350,7 @@ def tested_by_clients(run, result, t):
         missing = own_accuracy.nothing(run.objective.headline)
         row = result.row | missing
         return result._replace(row=row)
-    mask = counted(run.pruner, run.layout, result.state)
+    mask = mask_counted(run.pruner, run.layout, result.state)
     own_row, rows = own_accuracy.evaluate(run, result.state, mask, t, result.evaluation)
     row = result.row | own_row
     return result._replace(row=row, own=rows)
@@ -375,10 +375,11 @@ def evaluated(run, state, merged, due=True):
     yield
     if not (due and run.layout.travels):
         return row | record.no_evaluation(run)
-    x = tested(run, state)
+    x = model_tested(run, state)
     timed = Stopwatch()
     loss, metrics = yield from timed(run.test(x))
-    row["loss"] = finite(loss, "the merged model")
+    way_out = advice("training", run.codec.exact)
+    row["loss"] = finite(loss, "the merged model", way_out)
     row |= metrics
     before = metrics
     if not torch.equal(x, merged):
@@ -387,7 +388,7 @@ def evaluated(run, state, merged, due=True):
     row[f"{headline}_before"] = before[headline]
     if run.validate is not None:
         loss, metrics = yield from timed(run.validate(x))
-        row["val_loss"] = finite(loss, "the merged model, on validation samples,")
+        row["val_loss"] = finite(loss, "the merged model, on validation samples,", way_out)
         row |= {f"val_{name}": value for name, value in metrics.items()}
     row["evaluate_s"] = timed.seconds
     return row
@@ -413,7 +414,7 @@ def start(run, x):
     gen = stream(run.seed, Purpose.MASK)
     pruner, mask = run.pruner.init(run.layout, x, Round(0, run.rounds), gen)
     if not run.pruner.keeps_pruned_values:
-        x = served(x, run.layout.support(mask), run.layout)
+        x = model_on(x, run.layout.support(mask), run.layout)
     N = len(run.sizes)
     contribution = {label: part.init(run.sizes) for label, part in run.contributions.items()}
     state = {
@@ -457,7 +458,7 @@ def simulate(run, state, store, first, last, *, save_every=0, keep=2, on_round=l
     owed = iter(())
     try:
         for t in range(first, last + 1):
-            if name := run.transport.asked():
+            if name := run.transport.stop_signal():
                 raise Stopped(f"asked to stop by {name}")
             result = run_round(run._replace(meanwhile=owed), state, t)
             finish(owed)

@@ -5,7 +5,7 @@ import torch
 from fedmpi.core.support import gathered, scattered
 
 
-def served(x, support, layout):
+def model_on(x, support, layout):
     """(P,): ``x (P,)`` on the ``support (K,)``, zero elsewhere.
 
     Personal tensors stay as the model's factory made them, on the support or not.
@@ -18,15 +18,15 @@ def served(x, support, layout):
     return whole
 
 
-def sent(run, state, support):
+def model_sent(run, state, support):
     """(P,): the model that clients receive, zero off ``support (K,)``."""
     if run.pruner.keeps_pruned_values:
-        return served(state["x"], support, run.layout)
+        return model_on(state["x"], support, run.layout)
     # Other pruners leave nothing off the mask.
     return state["x"]
 
 
-def counted(pruner, layout, state):
+def mask_counted(pruner, layout, state):
     """(Q,) bool: the mask within the budget, for tests of the model.
 
     Some pruners send clients more weights, or fewer.
@@ -36,8 +36,8 @@ def counted(pruner, layout, state):
     return pruner.nominal(state["pruner"], state["mask"], layout)
 
 
-def tested(run, state):
+def model_tested(run, state):
     """(P,): the model for tests, zero off its mask."""
-    mask = counted(run.pruner, run.layout, state)
+    mask = mask_counted(run.pruner, run.layout, state)
     support = run.layout.support(mask)
-    return served(state["x"], support, run.layout)
+    return model_on(state["x"], support, run.layout)

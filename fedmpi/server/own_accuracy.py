@@ -150,9 +150,9 @@ def alone(run, state, mask, t, job):
     """
     messages = []
     for client in job["own"]:
-        asked = ask(run, state, client, t, mask)
-        arrays = dict(asked.arrays)
-        for name, tensor in asked.kept.items():
+        order = ask(run, state, client, t, mask)
+        arrays = dict(order.arrays)
+        for name, tensor in order.kept.items():
             # A test sends no update, and needs no residual of earlier ones.
             if name != RESIDUAL:
                 arrays[f"kept/{name}"] = tensor.numpy()

@@ -6,7 +6,7 @@ import torch
 
 from fedmpi.client.train import seed
 from fedmpi.compute.sgd import descend
-from fedmpi.core.kinds import Kind, part, with_part
+from fedmpi.core.kinds import NetworkKind, part, with_part
 from fedmpi.core.parts import Descent, Optimiser, Schedule, Task
 from fedmpi.core.rng import Purpose, stream, torch_seed
 
@@ -14,7 +14,7 @@ from fedmpi.core.rng import Purpose, stream, torch_seed
 class OwnNetwork(NamedTuple):
     """The server's network in a vector of its own; its training takes the clients' options."""
 
-    kind: Kind                    # where its values lie in the common vector
+    kind: NetworkKind             # where its values lie in the common vector
     model: torch.nn.Module
     x: torch.Tensor               # (P_k,) the model's own vector, on the server's device
     g: torch.Tensor               # (R_k,) its gradient
@@ -58,7 +58,7 @@ def fitted(server_network, now, run_seed, number, x, mask, samples, loss, settin
         batch_size=chosen["batch_size"],
         lr=chosen["lr"],
         gen=stream(run_seed, *key),
-        schedule=now,
+        now=now,
         casting=server_network.casting,
         optimiser=server_network.optimiser,
         rates=server_network.rates,

@@ -378,7 +378,7 @@ def _tally(got):
 
 def _train_loss(got, trained, numbers):
     """The mean training loss of the merged clients, by samples; NaN without any."""
-    counted = np.isin(trained, got.counts.numpy())
+    counted = np.isin(trained, got.merged_rows.numpy())
     if not counted.any():
         return math.nan
     samples = numbers[counted, Stats.SAMPLES]
@@ -470,7 +470,7 @@ def costs(run, aggregated):
     # An empty round asks no estimator.
     columns = {}
     for label in run.contributions:
-        columns[f"calls_{label}"] = aggregated.asked.get(label, 0)
+        columns[f"calls_{label}"] = aggregated.num_coalitions.get(label, 0)
         columns[f"score_{label}_s"] = aggregated.seconds.get(label, 0.0)
     return columns
 
@@ -513,7 +513,7 @@ def client_rows(run, t, got, aggregated):
 def _spread(got, values):
     """(A,) float64: ``values (C,)`` of the merged clients, NaN for the others."""
     column = np.full(len(got.clients), np.nan)
-    column[got.counts.numpy()] = values
+    column[got.merged_rows.numpy()] = values
     return column
 
 

@@ -37,7 +37,7 @@ class Recruited(NamedTuple):
     flight: dict = {}             # clients still at work, in asynchronous runs
 
     @property
-    def counts(self):
+    def merged_rows(self):
         """(C,) int64: the rows of merged clients."""
         return torch.nonzero(self.outcome == Outcome.MERGED).flatten()
 
@@ -51,7 +51,7 @@ def recruit(run, state, t, support, laps):
     published, asks = announce(run, state, t, clients)
     laps.lap("encode_s")
 
-    got = asked(clients, gone, published, asks, now)
+    got = unanswered(clients, gone, published, asks, now)
     rows = torch.nonzero(~gone).flatten()
     # Training starts once the model has arrived.
     awaited_bytes = published
@@ -66,7 +66,7 @@ def recruit(run, state, t, support, laps):
     return got._replace(now=now + took_s)
 
 
-def asked(clients, gone, published, asks, now):
+def unanswered(clients, gone, published, asks, now):
     """``Recruited`` before any answer: the ``published`` bytes of the model are out to all clients.
 
     Clients that are ``gone (A,) bool`` will never answer; they get their jobs nevertheless.
@@ -151,7 +151,7 @@ def arrived(run, fleet, got, rows, awaited_bytes, count):
     silent = (outcome == Outcome.DROPPED) | (outcome == Outcome.FAILED)
     got.seconds[silent] = torch.nan
 
-    sound = got.counts
+    sound = got.merged_rows
     in_time = virtual_time.in_time(got.seconds[sound], count, deadline)
     late = sound[~in_time]
     outcome[late] = Outcome.LATE

@@ -76,7 +76,7 @@ class RunParts(NamedTuple):
 
     # Features of some runs; None in all others.
     own_tests: Any = None         # own_accuracy.OwnTests: clients have test parts of their own
-    kinds: Any = None             # core.kinds.Kinds: the run has more networks than one
+    kinds: Any = None             # core.kinds.NetworkKinds: the run has more networks than one
     own_network: Any = None       # own_network.OwnNetwork: a network that only the server has
     structure: Any = None         # core.units.Structure: clients train smaller networks
 

@@ -22,7 +22,7 @@ class RoundScores(NamedTuple):
     """The scores of a round by every estimator of the run, and their price."""
 
     scores: dict                  # {label: Scores}
-    asked: dict                   # {label: distinct coalitions that the estimator asked for}
+    num_coalitions: dict          # {label: distinct coalitions that the estimator asked for}
     seconds: dict                 # {label: seconds}
     calls: int                    # models evaluated, by all estimators together
 
@@ -45,20 +45,20 @@ def score(run, state, cohort, reports, t):
         cohort=cohort,
         state=state["strategy"],
         tell=run.tell)
-    scores, asked, seconds = {}, {}, {}
+    scores, num_coalitions, seconds = {}, {}, {}
     for label, part in run.contributions.items():
         begin = time.perf_counter()
         # Utilities that another estimator asked for are known, but count for this one, too.
-        utility.asked = set()
+        utility.wanted = set()
         own_reports = [report.get(label, {}) for report in reports]
         cohort = cohort._replace(reports=own_reports)
         gen = stream(run.seed, Purpose.CONTRIBUTION, t)
         own_state = state["contribution"][label]
         scores[label] = part.score(own_state, cohort, utility, gen)
         _check_finite(run, t, label, scores[label].phi)
-        asked[label] = len(utility.asked)
+        num_coalitions[label] = len(utility.wanted)
         seconds[label] = time.perf_counter() - begin
-    return RoundScores(scores, asked, seconds, utility.calls)
+    return RoundScores(scores, num_coalitions, seconds, utility.calls)
 
 
 def _check_finite(run, t, label, phi):
@@ -86,7 +86,7 @@ class Utility:
 
     Each distinct coalition is evaluated once, in blocks spread over the workers. Blocks are cut
     by the question and never by the number of ranks: so the bits are the same on any number.
-    ``calls`` counts the evaluated models. ``asked`` holds the present estimator's distinct
+    ``calls`` counts the evaluated models. ``wanted`` holds the present estimator's distinct
     coalitions: its price if it were alone.
     """
 
@@ -104,7 +104,7 @@ class Utility:
         # Estimators that follow the loss's slope ask for these.
         self.gradient, self.curvature = derivatives or (None, None)
         self.values_of = {}       # {bits of a coalition: its values, by COLUMNS}
-        self.asked = set()
+        self.wanted = set()
         self.others = []          # utilities of the same clients with other updates
         # Shared with ``others``: the utility whose cohort the workers hold.
         self.loaded = [None]
@@ -126,14 +126,14 @@ class Utility:
             tell=self.tell)
         other.loaded = self.loaded
         # Its coalitions are a part of this estimator's price.
-        other.asked = self.asked
+        other.wanted = self.wanted
         self.others.append(other)
         return other
 
     def __call__(self, coalitions, of="loss"):
         packed = np.packbits(coalitions.numpy(), axis=1)
         keys = [bytes(row) for row in packed]
-        self.asked.update((id(self), key) for key in keys)
+        self.wanted.update((id(self), key) for key in keys)
         new = [key for key in keys if key not in self.values_of]
         if new:
             # A dict keeps the order of the question, and drops repetitions.
@@ -153,7 +153,7 @@ class Utility:
             coalitions = [key.hex() for key in block]
             job = {"block": number, "coalitions": coalitions}
             jobs.append(job)
-        t = self.cohort.schedule.t
+        t = self.cohort.now.t
         line = f"round {t}: blocks of {self.block} coalitions evaluated"
         replies = self.transport.map(jobs)
         for reply in watched(replies, len(jobs), self.tell, line):

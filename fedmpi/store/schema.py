@@ -47,6 +47,7 @@ ATTRIBUTES = {
     "filetype": "fedmpi-run", "schema": "this schema's number",
     "run_id": "drawn for each run, its checkpoints have it too",
     "status": "running, finished, stopped (by --until), interrupted or failed",
+    "error": "one line: why the last session ended as it did, empty unless an error or a signal ended it",
     "created": "UTC", "ended": "UTC, of the last session", "command": "of the first session",
     "options": "all options of train, as they were decided",
     "parts": "of each part its kind, its spec, all its options as resolved and, where it is the user's, "

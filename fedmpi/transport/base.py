@@ -10,7 +10,7 @@ A transport has these methods:
                                     the iterator ``meanwhile`` does a slice of work; it has ended when the last reply is
                                     taken. Raises Stopped once a run asked to stop must wait no longer.
     total(count) -> (count,) int64  the sum of all workers' ``worker.total(count)``, node by node
-    asked()                         the name of the signal asking the run to stop, on any rank; "" without one
+    stop_signal()                   the name of the signal asking the run to stop, on any rank; "" without one
     close(code)
 
 and these attributes: ``size``, the number of ranks; ``hosts``, their names; ``places``, the workers' own descriptions

@@ -56,7 +56,7 @@ class Local:
     def total(self, count):
         return self.worker.total(count)
 
-    def asked(self):
+    def stop_signal(self):
         return self.stop.asked
 
     def close(self, code=0):

@@ -332,12 +332,12 @@ class Mpi:
 
     def _come(self):
         """Whether a message has come. Raises Stopped if the round is to be abandoned."""
-        self.asked()
+        self.stop_signal()
         self.stop.check()
         self.posted = [pair for pair in self.posted if not MPI.Request.Testall(pair[1])]
         return self.comm.Iprobe()
 
-    def asked(self):
+    def stop_signal(self):
         """The name of the signal asking the run to stop, sent to this rank or passed on by a worker; "" without one."""
         status = MPI.Status()
         while MPI.COMM_WORLD.Iprobe(status=status):
@@ -372,7 +372,7 @@ class Mpi:
         self.heartbeat.end(self.check)
         MPI.Request.Waitall(requests)
         # The workers may have passed on a signal before they left.
-        self.asked()
+        self.stop_signal()
 
     def _see_off(self, code, check):
         """Wait for every worker's goodbye."""

@@ -117,15 +117,15 @@ def fading():
     """Looks at the end."""
     whole = dense()
 
-    def evolve(state, mask, x, replies, schedule, gen):
-        return state, mask if schedule.t < schedule.rounds else mask
+    def evolve(state, mask, x, replies, now, gen):
+        return state, mask if now.t < now.rounds else mask
 
     return whole._replace(evolve=evolve)
 
 
 def honest():
     """Says what it looks at."""
-    return fading()._replace(planned=lambda schedule: 0)
+    return fading()._replace(planned=lambda now: 0)
 
 
 bound = partial(fading)
@@ -140,7 +140,7 @@ def test_a_plug_in_that_looks_at_the_end_says_what_it_makes_of_it(fedmpi, tmp_pa
         out = tmp_path / f"{name}.h5"
         trained(fedmpi, out, "--strategy", "fedavg", "--pruner", f"fading_pruner:{name}", "--rounds", 1)
         told = fedmpi(1, "train", "--resume", out, "--rounds", 2, code=code)
-        assert ("planned(schedule)" in told) == (code == 2)
+        assert ("planned(now)" in told) == (code == 2)
 
 
 KINDS = ("strategy", "pruner", "contribution", "weighting", "fault")
@@ -157,13 +157,13 @@ def test_a_part_that_looks_at_the_number_of_rounds_says_so(kind, name):
 
 
 @pytest.mark.parametrize("planned, last, first", [
-    (lambda schedule: schedule.t == schedule.rounds, 2, 2), (lambda schedule: schedule.t == schedule.rounds, 1, None),
-    (lambda schedule: schedule.t / schedule.rounds, 2, 1), (lambda schedule: schedule.rounds, 0, 0)])
+    (lambda now: now.t == now.rounds, 2, 2), (lambda now: now.t == now.rounds, 1, None),
+    (lambda now: now.t / now.rounds, 2, 1), (lambda now: now.rounds, 0, 0)])
 def test_the_first_round_that_is_another_one(planned, last, first):
     assert extend.first_apart(planned, 2, 4, last) == first
 
 
 @pytest.mark.parametrize("saved, expected", [([2, 1], 1), ([3, 1], 1), ([1], 1), ([], 0)])
 def test_a_run_goes_on_from_the_last_checkpoint_that_both_have(saved, expected):
-    plans = {"--pruner x": lambda schedule: schedule.t == schedule.rounds}
+    plans = {"--pruner x": lambda now: now.t == now.rounds}
     assert extend.common_round(plans, 2, 4, saved) == expected

@@ -6,7 +6,7 @@ import contracts
 import pytest
 
 from fedmpi.build import parts
-from fedmpi.build.facts import asked
+from fedmpi.build.facts import parts_with_facts
 from fedmpi.build.options import DEFAULTS
 from fedmpi.catalog import KINDS
 from fedmpi.core.parts import Facts
@@ -86,7 +86,7 @@ def test_what_nobody_named_is_decided_and_what_is_named_stays():
 def facts_of(option, **options):
     """The ``Facts`` that the part of an option is asked with, in a small run."""
     options, made, data, network, _ = contracts.small(**options)
-    found = {said.partition(" ")[0]: facts for said, _, facts in asked(options, made, data, network.layout)}
+    found = {said.partition(" ")[0]: facts for said, _, facts in parts_with_facts(options, made, data, network.layout)}
     return found[f"--{option}"]
 
 
@@ -106,7 +106,16 @@ def facts_of(option, **options):
     ({"fault": ["free-rider:kind=stale"]}, {"needs_previous": True}),
     ({"sampler": "power-of-choice"}, {"candidates": True}),
     ({"sampler": "power-of-choice:remembered=true"}, {"candidates": False}),
-    ({"strategy": "fltrust"}, {"server_update": True})])
+    ({"strategy": "fltrust"}, {"server_update": True}),
+    ({"optimiser": "sgd:momentum=0.9"}, {"linear_steps": True, "optimiser_state": ("velocity",), "clipped": False}),
+    ({"optimiser": "adam"}, {"linear_steps": False, "optimiser_state": ("mean", "square", "steps")}),
+    ({"clip_norm": 1.0}, {"clipped": True}),
+    ({"local_steps": 3}, {"same_steps": True}), ({"partition": "quantity", "batch_size": 1}, {"same_steps": False}),
+    ({}, {"headline": "accuracy", "usual_loss": True, "pruned_apart": False}),
+    ({"dataset": "synthetic:samples=99,size=4,targets=values", "task": "regression"},
+     {"headline": "mae", "usual_loss": False}),
+    ({"pruner": "feddst"}, {"pruned_apart": True}), ({"pruner": "adaptive:groups=1"}, {"pruned_apart": True}),
+    ({"devices": "drawn", "timing": "fedbuff:buffer=2,concurrency=1"}, {"pruned_apart": False})])
 def test_facts_follow_from_the_parts(options, known):
     facts = facts_of("strategy", **options)
     assert {name: getattr(facts, name) for name in known} == known
@@ -124,7 +133,7 @@ def test_each_part_is_told_what_is_its_own():
 
 def test_every_part_of_the_catalogue_that_has_rules_is_asked():
     options, made, data, network, _ = contracts.small(fault=["scaled"], observe=["size"], augment=["flip"])
-    lines = [said for said, _, _ in asked(options, made, data, network.layout)]
+    lines = [said for said, _, _ in parts_with_facts(options, made, data, network.layout)]
     ruled = {kind for kind in KINDS if kind not in ("dataset", "partition", "model", "task")}
     assert {said.split(" ")[0].removeprefix("--") for said in lines} == ruled | {"observe"}
 
@@ -132,7 +141,8 @@ def test_every_part_of_the_catalogue_that_has_rules_is_asked():
 # ---------------------------------------------------------------- rules of single parts
 
 
-NAMED = {name: f"--{name} X" for name in ("pruner", "strategy", "weighting", "sampler", "contribution", "cohort")}
+NAMED = {name: f"--{name} X" for name in (
+    "pruner", "strategy", "weighting", "sampler", "contribution", "cohort", "optimiser", "task", "codec", "timing")}
 
 
 def refusals(kind, spec, **facts):
@@ -160,12 +170,41 @@ ROUNDLESS = {"clients": 9, "cohort": 1, "at_work": 2, "asynchronous": True, "sha
     ("features", "rotation", {"ids": True}, "it changes the values of inputs"),
     ("features", "restyle", {"ids": True}, "it changes the values of inputs"),
     ("fault", "feature-noise", {"ids": True}, "it changes the values of inputs"),
+    ("strategy", "scaffold", {"linear_steps": False}, "the steps of --optimiser X have no such length; take --opti"),
+    ("strategy", "fednova", {"linear_steps": False}, "the steps of --optimiser X have no such length; take --opti"),
+    ("strategy", "feddu", {"headline": "top5"}, "1 - accuracy says, and --task X measures top5"),
     ("augment", "flip", {"shape": (7,)}, "the samples are of shape (7,)"),
     ("augment", "crop", {"ids": True}, "these samples are whole numbers")])
 def test_a_part_refuses_what_it_cannot_work_with(kind, spec, facts, line):
     assert refusals(kind, spec, **ROUNDLESS) == []
     found = refusals(kind, spec, **ROUNDLESS | facts)
     assert len(found) == 1 and line in found[0]
+
+
+@pytest.mark.parametrize("spec, facts, line", [
+    ("prunefl", {"pruner_reports": False}, "with --pruner X this is FedAvg"),
+    ("feddst", {"pruned_apart": False}, "with --pruner X this is FedAvg"),
+    ("feddst:mu=1", {"pruned_apart": False, "steps": 2}, "with --pruner X this is FedProx"),
+    ("fedmp", {"pruned_apart": False}, "all clients train the same network: this is FedAvg"),
+    ("fednova", {"same_steps": True}, "go equally far: this is FedAvg"),
+    ("fednova", {"clipped": True}, "clients went less far"),
+    ("fednova", {"cohort": 1}, "one answer makes a merge: this is FedAvg"),
+    ("scaffold", {"steps": 1}, "their corrections cancel out: this is FedAvg"),
+    ("scaffold", {"clipped": True}, "controls estimate the shortened ones"),
+    ("feddyn", {"even": False}, "by --weighting X; the paper's is --weighting uniform"),
+    ("feddyn", {"coded": True}, "as --codec X sends them"),
+    ("feddyn", {"asynchronous": True}, "--timing X scales updates down"),
+    ("median", {"cohort": 2}, "of 2 answers a merge none can be outvoted"),
+    ("geometric-median", {"cohort": 1}, "of 1 answers a merge none can be outvoted"),
+    ("thesis", {"cohort": 1}, "no effect of clip=3"),
+    ("thesis-text", {"scored": False}, "nothing of it is left"),
+    ("thesis-code", {"usual_loss": False}, "that of --task X counts in tests alone"),
+    ("fedpcl", {"usual_loss": False, "own_tests": True}, "that of --task X counts in tests alone"),
+    ("fedgkt", {"usual_loss": False, "own_tests": True}, "that of --task X counts in tests alone")])
+def test_a_strategy_says_where_it_is_another_one(spec, facts, line):
+    settled = {"pruned_apart": True, "pruner_reports": True, "even": True, "cohort": 9, "steps": 2}
+    lines = list(make(KINDS["strategy"], spec).notes(Facts(None, NAMED, **settled | facts)))
+    assert len(lines) == 1 and line in lines[0]
 
 
 def test_a_change_of_inputs_that_touches_nobody_is_not_refused():

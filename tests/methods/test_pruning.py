@@ -54,14 +54,14 @@ def replies(layout, reports=(), weights=(1.0,), updates=None):
                    (1.0,) * len(layout.weights), torch.arange(len(weights)), None, None)
 
 
-def task_of(model, mask, inputs, labels, epochs=2, batch_size=4, schedule=Round(5, 10)):
+def task_of(model, mask, inputs, labels, epochs=2, batch_size=4, now=Round(5, 10)):
     """A task on a fresh binding of ``model``, its weights as they are but masked."""
     layout, x, g = bind(model)
     x[: layout.Q] *= mask
     live = torch.ones(layout.R)
     live[: layout.Q] = mask
     return Task(model, layout, x, g, x.clone(), mask.clone(), live, inputs, labels, epochs, batch_size, 0.1, gen(),
-                schedule, objective=classification())
+                now, objective=classification())
 
 
 # --- the contract ---
@@ -363,7 +363,7 @@ def test_feddst_rests_between_and_after():
     mask, part = mask_at(layout, range(20)), feddst(every=3, end=0.5)
     task = task_of(model, mask, torch.randn(4, 8), torch.arange(4))
     for t, active in ((1, False), (3, True), (5, False), (6, False), (9, False)):
-        probe = part.probe(task._replace(schedule=Round(t, 10)))
+        probe = part.probe(task._replace(now=Round(t, 10)))
         assert (probe.epoch is not None) is active
 
 

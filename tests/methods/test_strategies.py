@@ -5,11 +5,14 @@ import pytest
 import torch
 from torch import nn
 
+from fedmpi.build.facts import parts_with_facts
 from fedmpi.catalog import CODECS, STRATEGIES
+from fedmpi.core.errors import UserError
 from fedmpi.core.layout import bind
 from fedmpi.core.reduce import clip_scales, mean, moved, near_norms
-from fedmpi.core.parts import Updates
+from fedmpi.core.parts import Task, Trained, Updates
 from fedmpi.methods.strategies.fedavg import fedavg
+from fedmpi.methods.strategies.scaffold import scaffold
 from fedmpi.methods.strategies.thesis import thesis, thesis_text
 
 # Those whose server has a whole model of its own.
@@ -56,6 +59,43 @@ def test_strategies_solve_logistic_regression(name):
 def test_rounds_learn_through_every_codec(codec):
     run, state = contracts.assembled(codec=codec, model="logistic", rounds=6, lr=0.1)
     assert contracts.run_rounds(run, state, 6)[1][-1]["accuracy"] > 0.9
+
+
+PLAIN = {"weighting": "uniform", "contribution": "uniform", "optimiser": "sgd", "rounds": 2}
+
+
+def ended(options):
+    run, state = contracts.assembled(**options)
+    return contracts.run_rounds(run, state, 2)[0][-1]["x"]
+
+
+# The clipping of thesis acts or not as the updates are.
+@pytest.mark.parametrize("name", [name for name in WITH_MODEL if name not in ("fedavg", "thesis")])
+@pytest.mark.parametrize("settings", [
+    {}, {"optimiser": "adam", "lr": 0.01}, {"devices": "drawn", "timing": "fedbuff:buffer=2,concurrency=1"}])
+def test_a_strategy_that_is_fedavg_in_this_run_says_so_or_is_refused(name, settings):
+    options = PLAIN | settings | {"strategy": name}
+    setup = contracts.small(**options)
+    rows = parts_with_facts(setup.options, setup.parts, setup.data, setup.network.layout)
+    notes = [line for said, part, facts in rows if said.startswith("--strategy") for line in part.notes(facts)]
+    try:
+        x = ended(options)
+    except UserError as error:
+        assert name in str(error)
+    else:
+        plain = ended(options | {"strategy": "fedavg"})
+        assert notes or not torch.allclose(x, plain, rtol=0, atol=1e-6)
+
+
+def test_scaffold_refuses_a_way_of_unknown_length():
+    """Adam's way has none: no control would ever move."""
+    with pytest.raises(UserError, match="scaffold: it divides by how far clients went"):
+        contracts.assembled(strategy="scaffold", optimiser="adam")
+    with pytest.raises(UserError, match="give Trained its travelled"):
+        _, x, _ = bind(nn.Linear(2, 1))
+        task = Task(*[None] * 4, base=x, mask=None, trainable=None, inputs=None, labels=None, epochs=1, batch_size=1,
+                    lr=1.0, gen=None, now=None, message={"control": x})
+        scaffold().reply(task, Trained(1.0, 1, 1))
 
 
 def test_a_run_is_a_function_of_its_options():

@@ -23,12 +23,13 @@ from fedmpi.compute.sgd import dense_gradient, descend
 from fedmpi.compute.stacked import stacked
 from fedmpi.core.errors import DataError, UserError
 from fedmpi.core.layout import bind
-from fedmpi.core.parts import Round, Task
+from fedmpi.core.parts import Objective, Round, Task
 from fedmpi.laws import training
 from fedmpi.methods.datasets.dataset import Dataset, checked, num_outputs
 from fedmpi.methods.datasets.hdf5 import hdf5
 from fedmpi.methods.datasets.synthetic import synthetic
 from fedmpi.methods.optimisers.sgd import sgd
+from fedmpi.methods.tasks.outputs import check_outputs, reduced, require_targets
 from fedmpi.server import loop
 from fedmpi.store import read_run
 
@@ -42,6 +43,62 @@ LABELS = VALUES | {"dataset": "synthetic:targets=labels,classes=3,samples=120,si
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_task_obeys_the_contract(spec):
     training.task(spec)
+
+
+def gaussian():
+    """A mean and a logarithm of the variance for each value: minus the log density, without its constant."""
+
+    def densities(outputs, targets):
+        mean, log_variance = outputs.float().chunk(2, dim=1)
+        return ((targets - mean).square() * (-log_variance).exp() + log_variance).mean(1) / 2
+
+    def loss(outputs, targets, reduction="mean"):
+        return reduced(densities(outputs, targets), reduction)
+
+    def mae(outputs, targets):
+        return (outputs.float().chunk(2, dim=1)[0] - targets).abs().mean(1)
+
+    def width(targets, classes):
+        return 2 * targets.shape[1] if targets.ndim == 2 else 2
+
+    def check(outputs, targets, classes, option):
+        fits = targets.is_floating_point() and targets.ndim == 2
+        require_targets(fits, option, "gaussian", "values (n, d)", targets, "say targets=values")
+        check_outputs(outputs, (len(targets), width(targets, classes)), "moments", option, "give two a value")
+
+    return Objective(loss, {"mae": mae}, "mae", check, higher=False, worst=1e6, outputs=width)
+
+
+def wordless():
+    """A task whose check takes nothing."""
+    return gaussian()._replace(outputs=lambda targets, classes: 5)
+
+
+def test_a_task_says_how_many_outputs_its_model_needs():
+    """With inputs that tell nothing, the best mean and variance are those of the targets."""
+    training.task(f"{__name__}:gaussian")
+    options = VALUES | {"task": f"{__name__}:gaussian", "lr": .3, "rounds": 40, "strategy": "fedavg",
+                        "optimiser": "sgd", "pruner": "dense", "dataset": f"{__name__}:mute", "clients": 2,
+                        "validation": 0, "seed": 1, "batch_size": 1000, "local_epochs": 5}
+    run, state = contracts.assembled(**options)
+    states, _ = contracts.run_rounds(run, state, 40)
+    y = mute("").y_train
+    [bias] = [slot.of(states[-1]["x"]) for slot in run.layout.slots if slot.name.endswith("bias")]
+    mean, log_variance = bias.tolist()
+    assert mean == pytest.approx(y.mean(), abs=.02) and math.exp(log_variance) == pytest.approx(y.var(), rel=.05)
+
+
+def mute(data_dir):
+    """Targets of mean 2 and variance 1/4 to inputs of 0."""
+    gen = np.random.default_rng(0)
+    y = (2 + gen.standard_normal((100, 1)) / 2).astype(np.float32)
+    x = np.zeros((100, 3), np.float32)
+    return Dataset(x, y, x, y, 0, mean=(0.,), std=(1.,))
+
+
+def test_a_task_that_takes_no_targets_hears_why():
+    with pytest.raises(AssertionError, match="for values it says: --model: expected a tensor \\(7, 6\\) of moments"):
+        training.task(f"{__name__}:wordless")
 
 
 def test_only_tasks_know_cross_entropy():
@@ -277,7 +334,7 @@ def test_data_without_classes_are_dealt_out_alike_where_nobody_says_how():
 def test_a_row_holds_loss_and_every_metric():
     run, state = contracts.assembled(**VALUES)
     states, rows = contracts.run_rounds(run, state, 3)
-    loss, metrics = loop.finish(run.test(loop.tested(run, states[-1])))
+    loss, metrics = loop.finish(run.test(loop.model_tested(run, states[-1])))
     assert rows[-1]["loss"] == loss == pytest.approx(metrics["mse"])
     assert {name: rows[-1][name] for name in metrics} == metrics and set(metrics) == {"mae", "mse"}
     assert rows[-1]["mae_before"] == rows[-1]["mae"] and rows[-1]["val_mae"] > 0
@@ -300,7 +357,7 @@ def test_shapley_values_of_any_headline_are_those_of_the_definition(options):
     from fedmpi.core.rng import Purpose, stream
     from fedmpi.server import recruit
     from fedmpi.server.score import Utility
-    x = loop.served(state["x"], run.layout.support(state["mask"]), run.layout)
+    x = loop.model_on(state["x"], run.layout.support(state["mask"]), run.layout)
     cohort = Cohort(clients, updates, Round(1, run.rounds), recruit.present(state, clients), x, run.layout)
     utility = Utility(run.transport, run.derivatives, run.block, cohort, state["strategy"])
     part = next(iter(run.contributions.values()))
@@ -450,6 +507,32 @@ def test_runs_are_compared_by_their_headline_in_its_direction(fedmpi, run_files)
 def test_runs_of_other_tasks_are_not_compared(fedmpi, run_files):
     told = fedmpi(1, "compare", run_files["a"], run_files["labels"], "--other-data", code=2)
     assert "these runs have different tasks, which cannot be compared: mae (less is better), f1 (more" in told
+
+
+def test_runs_whose_tasks_differ_in_options_or_source_are_told_apart(run_files):
+    """The losses of two quantiles have one name, and are two functions."""
+    from fedmpi.read import report
+    from fedmpi.read.headline import task_lines
+    one, other = read_run(run_files["a"]), read_run(run_files["b"])
+    assert task_lines([one, other]) == []
+    usual = one.attrs["options"]["task"] + ":loss=mse"
+    said = one._replace(attrs=one.attrs | {"options": one.attrs["options"] | {"task": usual}})
+    assert task_lines([one, said]) == []
+    old = one._replace(attrs={name: value for name, value in one.attrs.items() if name != "parts"})
+    assert task_lines([old, other]) == []
+
+    def as_task(run, spec, **changes):
+        parts = [part | changes if part["kind"] == "task" else part for part in run.attrs["parts"]]
+        return run._replace(attrs=run.attrs | {"parts": parts, "options": run.attrs["options"] | {"task": spec}})
+
+    low = as_task(one, spec="my:quantile:tau=0.5", options={"tau": 0.5}, source="ab" * 32)
+    high = as_task(other, spec="my:quantile:tau=0.9", options={"tau": 0.9}, source="ab" * 32)
+    found = report.comparison(report.grouped({"a.h5": low, "b.h5": high}))
+    told = report.comparison_text(found)
+    assert "different tasks: --task my:quantile:tau=0.5, --task my:quantile:tau=0.9" in told
+    assert "their mae may be, too" in told
+    edited = as_task(read_run(run_files["b"]), spec="my:quantile:tau=0.5", options={"tau": 0.5}, source="cd" * 32)
+    assert "(source abababab), --task my:quantile:tau=0.5 (source cdcdcdcd)" in task_lines([low, edited])[0]
 
 
 @pytest.mark.parametrize("name, word", [("a", "mae"), ("labels", "f1")])

@@ -412,7 +412,19 @@ def codec(fault: str = ""):
         values = part.decode(arrays, K)
         return values.double() if fault == "double" else values[:-1] if fault == "short" else values * 2
 
-    return part._replace(encode=encode, decode=decode)
+    def coded(values, coding):
+        return {"values": values.numpy() + coding.gen.random() + random(fault == "more chance")}
+
+    def random(wanted):
+        return np.random.default_rng().random() if wanted else 0
+
+    if fault == "coding":
+        return part._replace(encode=coded)
+    if fault == "more chance":
+        return part._replace(encode=coded, exact=False, draws=True)
+    if fault == "chance":
+        return part._replace(encode=lambda values: {"values": values.numpy() + random(True)}, exact=False)
+    return part._replace(encode=encode, decode=decode, draws=fault == "no coding")
 
 
 def dataset(data_dir, fault: str = ""):
@@ -534,6 +546,11 @@ BREACHES = [
     ("codec", "list", "expected what encode returns as a dict of numpy arrays, got a list of 1"),
     ("codec", "double", "expected what decode returns as a tensor (5,) float32, got a tensor (5,) float64"),
     ("codec", "short", "got a tensor (4,) float32"),
+    ("codec", "coding", "expected encode to take (values), got encode(values, coding); return Codec(..., draws="),
+    ("codec", "no coding", "expected encode to take (values, coding), since the Codec draws"),
+    ("codec", "chance", "expected encode to make the same arrays of the same values, got other ones at the "
+                        "second time; return Codec(..., draws=True)"),
+    ("codec", "more chance", "got other ones at the second time; draw from coding.gen alone"),
     ("codec", "doubles", "expected decode to give back the very values, since the Codec is exact"),
     ("dataset", "label", "y_train must lie in [0, 4), got 0 to 4"),
     ("dataset", "nan", "x_train must be finite, got NaN or infinity"),
@@ -597,7 +614,7 @@ def strategy():
 
     def local(task):
         trained = train(part.local, task)
-        return trained if task.schedule.t < 2 else None
+        return trained if task.now.t < 2 else None
 
     return part._replace(local=local)
 """

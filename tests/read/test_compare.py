@@ -49,9 +49,9 @@ def test_what_cannot_be_compared_is_one_line(fedmpi, runs):
 
 def test_every_kind_is_listed_and_drawn(fedmpi, runs):
     listed = " ".join(fedmpi(1, "plot", "--help").split())
-    assert all(f"{name} {kind.line}"[:60] in listed for name, kind in report.KINDS.items())
+    assert all(f"{name} {kind.line}"[:60] in listed for name, kind in report.PICTURES.items())
     absent = ("accuracy-virtual", "answers", "own", "own-clients")
-    recorded = [name for name in report.KINDS if name not in absent]
+    recorded = [name for name in report.PICTURES if name not in absent]
     kinds = [argument for name in recorded for argument in ("--kind", name)]
     fedmpi(1, "plot", paths(runs)[2], *kinds, "-o", runs / "all.pdf", "--width", "text")
     assert (runs / "all.pdf").read_bytes().startswith(b"%PDF")

@@ -69,7 +69,7 @@ def test_runs_that_failed_take_nothing_from_the_others():
     paired = {(each["group"], each["axis"]): each for each in found["paired"]}
     assert paired["B", "rounds"]["seeds"] == [0, 1] and not any(group == "C" for group, _ in paired)
     assert paired["B", "rounds"]["interval"].mean == pytest.approx(0.25)
-    drawn = report.KINDS["accuracy"].find(groups)
+    drawn = report.PICTURES["accuracy"].find(groups)
     assert [line.label for line in drawn.lines] == ["lr 0.1", "lr 0.5"]
     np.testing.assert_allclose([line.y for line in drawn.lines], [[0.2, 0.5], [0.15, 0.8]])
     assert report.curves_picture(groups).count("B") > 1 and "nan" not in text

@@ -10,7 +10,7 @@ from fedmpi.read import report
 @pytest.mark.parametrize("width", [3.35, 1.5])
 def test_pictures_grow_with_the_names_above_them(width):
     from fedmpi.read.report.figure import inches_high
-    kind = report.KINDS["accuracy"]
+    kind = report.PICTURES["accuracy"]
     few, many = (kind.find(report.grouped({f"{n}.h5": run_of([0.1, 0.5], lr=n + 1.0) for n in range(num)}))
                  for num in (3, 30))
     assert inches_high(kind, few, width, 8) == 0.72 * width

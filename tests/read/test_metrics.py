@@ -23,7 +23,7 @@ def test_every_reader_calls_the_same_round_the_best_whatever_the_test_set_says()
     run = run_of([0.3, 0.9, 0.5, 0.4])                    # the test set's own maximum is of round 2
     run.rounds["val_accuracy"] = np.array([0.2, 0.3, 0.6, 0.1])
     groups = report.grouped({"a.h5": run})
-    accuracy = report.KINDS["accuracy"]
+    accuracy = report.PICTURES["accuracy"]
     told = {"summary": report.summary(run), "json": str(report.to_json(run)["final"]),
             "watch": live.board({"a.h5": run}, (), 200, 5), "page": page({"a.h5": run}),
             "plot": accuracy.say(accuracy.find(groups))}
@@ -42,7 +42,7 @@ def test_without_validation_samples_no_round_is_called_the_best():
     assert "final 0.4000 (without validation samples no round can be called the best)" in report.summary(run)
     assert live.table({"a.h5": run})[1].split()[4:6] == ["0.4000", "-"]
     assert "after the last round" in page({"a.h5": run})
-    accuracy = report.KINDS["accuracy"]
+    accuracy = report.PICTURES["accuracy"]
     said = accuracy.say(accuracy.find(report.grouped({"a.h5": run})))
     assert said == "Test accuracy by round. The test set's own maximum 0.9 at round 2, then 0.4 at round 4."
     assert not any("best" in key for key in report.final_metrics(run))

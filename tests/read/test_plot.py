@@ -68,7 +68,7 @@ def test_layers_are_lines_or_where_they_are_many_rows(layers, drawn, tmp_path):
     run = run_of([0.1, 0.2, 0.3, 0.4, 0.5])
     run.rounds["kept_layers"] = kept
     run.attrs["layers"] = [[f"{n}.weight", [10, 10], 1.0] for n in range(layers)]
-    kind = report.KINDS["layers"]
+    kind = report.PICTURES["layers"]
     found = kind.find(run)
     assert (found is not None) == drawn
     if drawn:
@@ -78,11 +78,12 @@ def test_layers_are_lines_or_where_they_are_many_rows(layers, drawn, tmp_path):
 
 def test_pictures_say_what_they_show():
     groups = report.grouped(two_set_ups())
-    said = report.KINDS["accuracy-bytes"].say(report.KINDS["accuracy-bytes"].find(groups))
+    said = report.PICTURES["accuracy-bytes"].say(report.PICTURES["accuracy-bytes"].find(groups))
     assert said.startswith(
         "Test accuracy by bytes sent, up and down. fedavg: the test set's own maximum 0.55 at 8.00 kB, "
         "the last; krum: the test set's own maximum")
     one = report.grouped({"a.h5": run_of([0.1, 0.6, 0.4])})
-    assert report.KINDS["loss"].say(report.KINDS["loss"].find(one)) == (
+    assert report.PICTURES["loss"].say(report.PICTURES["loss"].find(one)) == (
         "Test loss by round. Lowest 0.4 at round 2, then 0.6 at round 3.")
-    assert report.KINDS["sparsity"].say(report.KINDS["sparsity"].find(one)).endswith("by round. 0.500 throughout.")
+    sparsity = report.PICTURES["sparsity"]
+    assert sparsity.say(sparsity.find(one)).endswith("by round. 0.500 throughout.")

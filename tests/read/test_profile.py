@@ -12,7 +12,7 @@ from fedmpi.store import read_run
 def test_a_profile_adds_up_and_counts_nothing_twice():
     found = report.profile(profiled())
     own = {name: each["seconds"] for name, each in found["phases"].items() if each["kind"] == "phase"}
-    assert own == {"encode": 1, "train": 6, "value": 1, "merge": 1, "row": 1} and found["wall_s"] == 10
+    assert own == {"encode": 1, "train": 6, "contribution": 1, "merge": 1, "row": 1} and found["wall_s"] == 10
     assert found["phases"]["train"] == dict(
         kind="phase", seconds=6, share=0.6, median_s=2, largest_s=3, largest_round=1)
     evaluate = found["phases"]["evaluate"]

@@ -8,6 +8,7 @@ import h5py
 import pytest
 from conftest import environment
 
+import fedmpi as package
 from fedmpi.store import read_run, verify
 
 SMALL = ("--rounds", 3, "--clients", 6, "--model", "small-cnn:width=4", "--local-epochs", 1, "--dataset",
@@ -29,6 +30,24 @@ class Net(torch.nn.Module):
 
 def net(shape, classes, scale: float = 1.0):
     return Net(64, classes)
+'''
+BREAKING = '''
+import os
+from fedmpi.methods.strategies.fedavg import fedavg
+
+def breaking():
+    """FedAvg that breaks in round 2.
+
+    Up: as FedAvg.
+    """
+    plain = fedavg()
+
+    def merge(state, x, updates, weights):
+        if os.environ.get("BREAK") and updates.round.t == 2:
+            raise OSError("no more of it\\nand a second line")
+        return plain.merge(state, x, updates, weights)
+
+    return plain._replace(merge=merge)
 '''
 
 
@@ -89,7 +108,8 @@ def test_a_worker_s_exception_reaches_the_user_once(fedmpi, tmp_path, ranks):
     output = fedmpi(ranks, "train", *SMALL, "--model", "broken_model:net:scale=2", "--out", tmp_path / "run.h5", code=1,
                     PYTHONPATH=str(tmp_path))
     assert output.count("RuntimeError: boom in the forward pass") == 1
-    assert read_run(tmp_path / "run.h5").attrs["status"] == "failed"
+    attrs = read_run(tmp_path / "run.h5").attrs
+    assert attrs["status"] == "failed" and attrs["error"] == "RuntimeError: boom in the forward pass"
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
@@ -97,6 +117,23 @@ def test_a_diverging_client_is_named(fedmpi, tmp_path, ranks):
     output = fedmpi(ranks, "train", *SMALL, "--lr", "1e20", "--strategy", "fedavg", "--out", tmp_path / "run.h5",
                     code=1)
     assert "diverged" in output and "smaller --lr" in output and "Traceback" not in output
+    reason = read_run(tmp_path / "run.h5").attrs["error"]
+    assert reason.startswith("round 1: ") and f"error: {reason}" in " ".join(output.split())
+    assert reason in " ".join(fedmpi(1, "show", tmp_path / "run.h5").split())
+    assert package.open(tmp_path / "run.h5").events["text"].tolist()[-1] == reason
+
+
+def test_a_run_that_goes_on_forgets_why_it_ended(fedmpi, tmp_path):
+    (tmp_path / "breaking.py").write_text(BREAKING)
+    out = tmp_path / "run.h5"
+    broken = {"PYTHONPATH": str(tmp_path), "BREAK": "1"}
+    fedmpi(1, "train", *SMALL, "--strategy", "breaking:breaking", "--out", out, code=1, **broken)
+    assert read_run(out).attrs["error"] == "OSError: no more of it"
+    fedmpi(1, "train", "--resume", out, PYTHONPATH=str(tmp_path))
+    attrs = read_run(out).attrs
+    assert (attrs["status"], attrs["error"]) == ("finished", "")
+
+
 
 
 def test_resuming_with_changed_options_is_refused_by_name(fedmpi, tmp_path):

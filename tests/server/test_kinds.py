@@ -78,7 +78,7 @@ def test_a_round_is_that_of_each_kind_by_itself(pruner):
         one = run.kinds.kinds[number]
         only, own = contracts.assembled(model=spec, clients=6, partition="quantity", lr=0.02, observe=["cosine"])
         own["mask"] = mask[one.weights].clone()
-        own["x"] = loop.served(own["x"], one.layout.support(own["mask"]), one.layout)
+        own["x"] = loop.model_on(own["x"], one.layout.support(own["mask"]), one.layout)
         _, alone = contracts.first_cohort(only, own)
         members = run.kinds.of == number
         columns = torch.searchsorted(updates.support, kinds.positions(one, alone.support))

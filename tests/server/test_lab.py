@@ -125,8 +125,8 @@ def test_a_training_descends_and_leaves_pruned_weights_alone():
     assert torch.equal(x, before) and torch.equal(after[off], x[off])
     n = run.server.sizes["server"]
     assert (trained.samples, trained.steps) == (5 * n, 5 * -(-n // 10))
-    served = loop.served(x, run.layout.support(mask), run.layout)
-    kept = loop.served(after, run.layout.support(mask), run.layout)
+    served = loop.model_on(x, run.layout.support(mask), run.layout)
+    kept = loop.model_on(after, run.layout.support(mask), run.layout)
     first, last = work.lab.evaluate(torch.stack([served, kept]))[0].tolist()
     assert last < first
 

@@ -333,7 +333,7 @@ def test_mixing_takes_the_mean_of_models():
     """FedAsync: x <- (1 - alpha) x + alpha x_n, whatever model client n has started from."""
     run, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform")
     support = run.layout.support(state["mask"])
-    base = loop.served(state["x"] + 0.5, support, run.layout)
+    base = loop.model_on(state["x"] + 0.5, support, run.layout)
     own = torch.randn(len(support), generator=torch.Generator().manual_seed(0))
     run = run._replace(timing=Timing(buffer=1, discount=lambda s: 0.6 * (1 + s) ** -0.5, mixing=True))
     answer = answers.Update(own - base[support], support, False, np.ones(8), {}, {}, 0, 0, 0)

@@ -20,7 +20,7 @@ def first_round(**options):
     """``(run, state, cohort)`` of a first round that everybody trained, before it is judged."""
     run, state = contracts.assembled(**{"validation": 0.3, "weighting": "relu"} | options)
     clients, updates = contracts.first_cohort(run, state)
-    received = loop.served(state["x"], run.layout.support(state["mask"]), run.layout)
+    received = loop.model_on(state["x"], run.layout.support(state["mask"]), run.layout)
     return run, state, Cohort(clients, updates, Round(1, run.rounds), recruit.present(state, clients), received,
                               run.layout)
 
@@ -191,7 +191,7 @@ def test_own_masks_are_tested_at_the_budget_and_before_at_their_union():
     assert not (nominal & ~states[-1]["mask"]).any()
 
     def loss(mask):
-        return loop.finish(run.test(loop.served(states[-1]["x"], run.layout.support(mask), run.layout)))[0]
+        return loop.finish(run.test(loop.model_on(states[-1]["x"], run.layout.support(mask), run.layout)))[0]
 
     assert rows[-1]["loss"] == pytest.approx(loss(nominal))
     assert rows[-1]["loss"] != loss(states[-1]["mask"])

@@ -19,12 +19,12 @@ def NAME(sparsity: float = 0.8, fraction: float = 0.1):
     """
     check(sparsity, "erk", fraction=fraction)
 
-    def init(layout, x, schedule, gen):
+    def init(layout, x, now, gen):
         # The state, and the first mask (Q,) bool: how many weights of each layer live, and which.
         kept = budgets(layout, sparsity, "erk")
         return {}, random_mask(layout, kept, gen)
 
-    def evolve(state, mask, x, replies, schedule, gen):
+    def evolve(state, mask, x, replies, now, gen):
         # After each merge, a new mask. ``swap`` takes layer by layer as many away as it gives.
         def grow(slot, k):
             pruned = ~mask[slot.span]

@@ -275,16 +275,19 @@ def fitted(codec, num_dense):
     return codec._replace(encode=encode, decode=decode, bound=bound)
 
 
-def drawing(codec, seed, t, client=-1):
+def drawing(codec, seed, t, client=-1, message=0):
     """The ``codec`` for one message of round ``t``: a client's update, or the model (client -1).
 
-    Its chance follows from ``seed``, ``t`` and ``client`` alone.
+    Its chance follows from ``seed``, ``t``, ``client`` and ``message`` alone, the number of the
+    message among those of this client and round. The arrays of the message share one generator:
+    each gets draws of its own, as they are encoded in one order on any rank.
     """
     if not codec.draws:
         return codec
+    gen = stream(seed, Purpose.ENCODE, t, client + 1, message)
+    coding = Coding(gen, t, client)
 
     def encode(values):
-        gen = stream(seed, Purpose.ENCODE, t, client + 1)
-        return codec.encode(values, Coding(gen, t, client))
+        return codec.encode(values, coding)
 
     return codec._replace(encode=encode)

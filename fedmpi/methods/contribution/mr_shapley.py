@@ -33,7 +33,7 @@ def mr_shapley(of: Of = "loss", decay: float = 1.0, limit: int = 16):
         """The cohort's totals, with this round's values."""
         v, rank = by_id(cohort, utility, of)
         phi = exact(v, len(rank))[rank]
-        earned = decay ** cohort.schedule.t * phi
+        earned = decay ** cohort.now.t * phi
         clients = cohort.clients
         total = state["total"].index_add(0, clients, earned)
         return Scores(total[clients], {"total": total})

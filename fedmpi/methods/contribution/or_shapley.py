@@ -46,17 +46,17 @@ def or_shapley(of: Of = "accuracy", every: int = 0, limit: int = 16):
     if every < 0:
         raise ValueError(f"every must be >= 0 rounds (0: the last only), got {every}")
 
-    def due(schedule):
+    def due(now):
         """Whether the game is played after this round."""
-        if schedule.t == schedule.rounds:
+        if now.t == now.rounds:
             return True
-        return every > 0 and schedule.t % every == 0
+        return every > 0 and now.t % every == 0
 
     def score(state, cohort, utility, gen):
         """The cohort's values, or zeros, and the sums with this round's updates."""
         state = accumulated(state, cohort)
         C = len(cohort.clients)
-        if not due(cohort.schedule):
+        if not due(cohort.now):
             return Scores(torch.zeros(C, dtype=torch.float64), state)
         utility_of_rebuilt = utility.on(rebuilt(state, cohort), state["first"])
         v, rank = by_id(cohort, utility_of_rebuilt, of)

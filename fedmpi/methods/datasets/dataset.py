@@ -217,10 +217,16 @@ def of_training(dataset, rows):
     return dataset.x_train[rows], dataset.y_train[rows]
 
 
-def num_outputs(dataset):
-    """How many outputs a model of these data has: one a class, value, label or token."""
+def num_outputs(dataset, task=None):
+    """How many outputs a model of these data has, by the ``task``: an Objective, or None.
+
+    One for each class, value, label or token, unless the task wants another number."""
     if dataset.stream is not None:
         return dataset.stream.vocab
+    if task is not None and task.outputs is not None:
+        # A copy: a data set's own arrays may be read-only.
+        targets = torch.from_numpy(dataset.y_train.copy())
+        return task.outputs(targets, dataset.classes)
     if dataset.classes:
         return dataset.classes
     if dataset.y_train.ndim > 1:
@@ -325,13 +331,13 @@ def _change_text(dataset):
     return text
 
 
-def inputs_record(dataset):
-    """The record that a run and an exported model keep of their inputs."""
+def inputs_record(dataset, task=None):
+    """The record that a run and an exported model keep of their inputs; ``task`` as ``num_outputs``."""
     return {
         "shape": list(sample_shape(dataset)),
         "dtype": _dtype_text(dataset),
         "classes": dataset.classes,
-        "outputs": num_outputs(dataset),
+        "outputs": num_outputs(dataset, task),
         "names": list(dataset.names),
         "mean": list(dataset.mean),
         "std": list(dataset.std),

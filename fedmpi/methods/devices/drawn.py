@@ -47,7 +47,7 @@ def drawn(gflops: float = 5.0, speed_sigma: float = 1.0, down_mbit: float = 20.0
 
     def at(seconds, N, draw):
         speed, link = factors(N, draw)
-        awake = on_duty if diurnal else asked
+        awake = on_duty if diurnal else at_random
         return fleet(
             N,
             gflops=gflops * speed,
@@ -67,7 +67,7 @@ def drawn(gflops: float = 5.0, speed_sigma: float = 1.0, down_mbit: float = 20.0
         w = correlation * z + own_part * w
         return torch.exp(speed_sigma * z), torch.exp(link_sigma * w)
 
-    def asked(seconds, N, draw):
+    def at_random(seconds, N, draw):
         return present(seconds, N, draw, availability, slot_s)
 
     def on_duty(seconds, N, draw):

@@ -47,18 +47,18 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
     _check_rates(sparsity, least, most)
     _check_ranking(by, spread, groups, hysteresis)
 
-    def share(schedule):
+    def share(now):
         """The share of the budget that is drawn at random; None if masks stay."""
-        if schedule.t % every:
+        if now.t % every:
             return None
         # After the last round nobody would train the new masks.
-        if schedule.t >= schedule.rounds:
+        if now.t >= now.rounds:
             return None
-        return cosine_decay(fraction, schedule.t, schedule.rounds)
+        return cosine_decay(fraction, now.t, now.rounds)
 
-    def start(layout, x, schedule, gen):
+    def start(layout, x, now, gen):
         kept = budgets(layout, sparsity, distribution)
-        ranking, mask = ranked(layout, x, kept, share(schedule), gen)
+        ranking, mask = ranked(layout, x, kept, share(now), gen)
         # Clients are not ranked before the first update.
         no_rates = torch.zeros(0, dtype=torch.float64)
         return {"rates": no_rates, "ranking": ranking}, mask
@@ -69,8 +69,8 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
         own_rates = [rates[client] for client in clients.tolist()]
         return _masks_at(own_rates, kept_at, layout, state["ranking"], mask)
 
-    def evolve(state, mask, x, replies, schedule, gen):
-        random = share(schedule)
+    def evolve(state, mask, x, replies, now, gen):
+        random = share(now)
         if random is None:
             return state, mask
         layout = replies.layout

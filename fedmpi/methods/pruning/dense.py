@@ -12,12 +12,12 @@ def dense():
     Example: fedmpi train --strategy fedavg --pruner dense
     """
 
-    def start(layout, x, schedule, gen):
+    def start(layout, x, now, gen):
         return {}, layout.full_mask()
 
     return Pruner(start, unmoved, fixed=True)
 
 
-def unmoved(state, mask, x, replies, schedule, gen):
+def unmoved(state, mask, x, replies, now, gen):
     """The state and the mask as they are."""
     return state, mask

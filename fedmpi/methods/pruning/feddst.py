@@ -37,18 +37,18 @@ def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
     if after < 0:
         raise ValueError(f"after must be a local epoch, 0 the first, got {after}")
 
-    def start(layout, x, schedule, gen):
+    def start(layout, x, now, gen):
         kept = budgets(layout, sparsity, distribution)
         return {}, first_mask(layout, x, kept, init, gen)
 
-    def share(schedule):
+    def share(now):
         """alpha_r: the share of a layer's kept weights that a client swaps; 0 if masks stay."""
-        if schedule.t % every:
+        if now.t % every:
             return 0.0
-        return cosine_decay(alpha, schedule.t, end * schedule.rounds)
+        return cosine_decay(alpha, now.t, end * now.rounds)
 
     def probe(task):
-        swapped = share(task.schedule)
+        swapped = share(task.now)
         if swapped == 0:
             return Probe()
         gradient = torch.zeros_like(task.g)
@@ -65,7 +65,7 @@ def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
         samples = min(task.batch_size, len(task.labels))
         return Probe(step=gradient.copy_, epoch=epoch, dense=samples)
 
-    def evolve(state, mask, x, replies, schedule, gen):
+    def evolve(state, mask, x, replies, now, gen):
         updates = replies.updates
         # All clients hold the mask: nobody moved one.
         if updates.B is None:

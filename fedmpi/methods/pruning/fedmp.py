@@ -44,7 +44,7 @@ def fedmp(rate: float = 0.3, by: Literal["fixed", "speed"] = "fixed", most: floa
     if by not in ("fixed", "speed"):
         raise ValueError(f"by must be fixed or speed, got {by!r}")
 
-    def start(layout, x, schedule, gen):
+    def start(layout, x, now, gen):
         return {}, layout.full_mask()
 
     def units(state, x, structure, clients, fleet, gen):

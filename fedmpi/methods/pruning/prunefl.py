@@ -52,15 +52,15 @@ def prunefl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Ini
     if not half_life > 0:
         raise ValueError(f"half_life must be > 0 rounds, got {half_life}")
 
-    def start(layout, x, schedule, gen):
+    def start(layout, x, now, gen):
         kept = budgets(layout, sparsity, distribution)
         return {}, first_mask(layout, x, kept, init, gen)
 
-    def due(schedule):
+    def due(now):
         """Whether the mask is reconfigured after this round; never after the last."""
-        if schedule.t >= schedule.rounds:
+        if now.t >= now.rounds:
             return False
-        return schedule.t % every == 0
+        return now.t % every == 0
 
     def seconds(macs, samples):
         """t_j: of a weight with so many multiplications a sample."""
@@ -68,19 +68,19 @@ def prunefl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Ini
         return comm_s + 3 * compute_s * macs * samples
 
     def probe(task):
-        if not due(task.schedule):
+        if not due(task.now):
             return Probe()
         return squares_probe(task)
 
-    def evolve(state, mask, x, replies, schedule, gen):
-        if not due(schedule):
+    def evolve(state, mask, x, replies, now, gen):
+        if not due(now):
             return state, mask
         layout = replies.layout
         others, samples = mean_totals(replies)
         costs = [seconds(macs, samples) for macs in replies.macs_per_weight]
         squares = [report["squares"] for report in replies.reports]
         ratio = ratios(layout, squares, replies.weights.tolist(), costs)
-        removable = decrease * 0.5 ** (schedule.t / half_life)
+        removable = decrease * 0.5 ** (now.t / half_life)
         sure = _sure(layout, mask, x, removable)
         kept = positions(sure)
         cap = sum(budgets(layout, sparsity, distribution))

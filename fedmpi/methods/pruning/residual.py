@@ -29,15 +29,15 @@ def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: i
     """
     check(sparsity, distribution, "random", every, fraction)
 
-    def share(schedule):
+    def share(now):
         """The share of weights that return in the next round's mask; None if the mask stays."""
-        if schedule.t % every:
+        if now.t % every:
             return None
         # After the last round nobody would train the new mask.
-        if schedule.t >= schedule.rounds:
+        if now.t >= now.rounds:
             return None
-        next_round = schedule.t + 1
-        return cosine_decay(fraction, next_round, end * schedule.rounds)
+        next_round = now.t + 1
+        return cosine_decay(fraction, next_round, end * now.rounds)
 
     def prune(layout, x, returning, gen):
         """bool (Q,): the next mask, with this share of returns."""
@@ -53,11 +53,11 @@ def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: i
             return [0] * len(layout.weights)
         return budgets(layout, rate, distribution, min_kept=0)
 
-    def start(layout, x, schedule, gen):
-        return {}, prune(layout, x, share(schedule), gen)
+    def start(layout, x, now, gen):
+        return {}, prune(layout, x, share(now), gen)
 
-    def evolve(state, mask, x, replies, schedule, gen):
-        returning = share(schedule)
+    def evolve(state, mask, x, replies, now, gen):
+        returning = share(now)
         if returning is None:
             return state, mask
         return state, prune(replies.layout, x, returning, gen)

@@ -46,25 +46,25 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
         raise ValueError("oversample and batches must be at least 1, got "
                          f"{oversample} and {batches}")
 
-    def start(layout, x, schedule, gen):
+    def start(layout, x, now, gen):
         kept = budgets(layout, sparsity, distribution)
         return {}, first_mask(layout, x, kept, init, gen)
 
-    def share(schedule):
+    def share(now):
         """The share of a layer's kept weights that is swapped; 0 in rounds without an update."""
-        if schedule.t % every:
+        if now.t % every:
             return 0.0
-        return cosine_decay(fraction, schedule.t, end * schedule.rounds)
+        return cosine_decay(fraction, now.t, end * now.rounds)
 
-    def counts(layout, mask, schedule):
+    def counts(layout, mask, now):
         """Weights to swap a layer; None in rounds without an update."""
-        swapped = share(schedule)
+        swapped = share(now)
         if not swapped:
             return None
         return num_swaps(layout, mask, swapped)
 
     def probe(task):
-        swaps = counts(task.layout, task.mask, task.schedule)
+        swaps = counts(task.layout, task.mask, task.now)
         if swaps is None:
             return Probe()
         gradient = dense_gradient(task, batches)
@@ -74,9 +74,9 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
         samples = min(most, len(task.labels))
         return Probe(report=lambda: report, extra=samples)
 
-    def evolve(state, mask, x, replies, schedule, gen):
+    def evolve(state, mask, x, replies, now, gen):
         layout = replies.layout
-        swaps = counts(layout, mask, schedule)
+        swaps = counts(layout, mask, now)
         if swaps is None:
             return state, mask
         gradients = mean_reported(layout, replies.reports, replies.weights)

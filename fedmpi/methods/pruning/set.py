@@ -39,23 +39,23 @@ def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = 
         raise ValueError(f"decay must be constant or cosine, got {decay!r}")
     drop = nearest_of_both_signs if signed else nearest_zero
 
-    def start(layout, x, schedule, gen):
+    def start(layout, x, now, gen):
         kept = budgets(layout, sparsity, distribution)
         return {}, first_mask(layout, x, kept, init, gen)
 
-    def share(schedule):
+    def share(now):
         """The share of a layer's kept weights that is swapped; 0 in rounds without an update."""
-        if schedule.t % every:
+        if now.t % every:
             return 0.0
         # After the last round nobody would train the new weights.
-        if schedule.t >= schedule.rounds:
+        if now.t >= now.rounds:
             return 0.0
         if decay == "constant":
             return fraction
-        return cosine_decay(fraction, schedule.t, end * schedule.rounds)
+        return cosine_decay(fraction, now.t, end * now.rounds)
 
-    def evolve(state, mask, x, replies, schedule, gen):
-        swapped = share(schedule)
+    def evolve(state, mask, x, replies, now, gen):
+        swapped = share(now)
         if swapped == 0:
             return state, mask
         layout = replies.layout

@@ -19,7 +19,7 @@ def static(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
     """
     check(sparsity, distribution, init)
 
-    def start(layout, x, schedule, gen):
+    def start(layout, x, now, gen):
         kept = budgets(layout, sparsity, distribution)
         return {}, first_mask(layout, x, kept, init, gen)
 

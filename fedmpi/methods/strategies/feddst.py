@@ -27,7 +27,11 @@ def feddst(mu: float = 0.0):
         raise ValueError(f"mu must be >= 0, got {mu}")
 
     def notes(facts):
-        return no_pull(mu, facts)
+        yield from no_pull(mu, facts)
+        if not facts.pruned_apart:
+            usual = "FedProx" if mu else "FedAvg"
+            yield (f"its method is its pruner: with {facts.named['pruner']} this is {usual}; take "
+                   "--pruner feddst")
 
     return Strategy(
         stateless,

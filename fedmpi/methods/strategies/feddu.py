@@ -71,7 +71,15 @@ def feddu(decay: float = 0.99):
         classes=True,
         server_data="labelled",
         after=after,
+        refuses=wants_accuracy,
     )
+
+
+def wants_accuracy(facts):
+    """``refuses``: a task whose models are not compared by accuracy, of which k is made."""
+    if facts.headline != "accuracy":
+        yield (f"the server goes as far as 1 - accuracy says, and {facts.named['task']} measures "
+               f"{facts.headline}; take --task classification")
 
 
 def evaluated(x, mask, lab):

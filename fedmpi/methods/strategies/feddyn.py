@@ -10,6 +10,8 @@ each step (arXiv 2111.04263)::
 h_n stays with the client, the server keeps the mean of all alone. Grown weights start with h = 0,
 and running statistics have none. A client outside the cohort keeps its h_n. The
 paper's mean is uniform (``--weighting uniform``, usual here), and so is the server's mean of h.
+The server adds up its mean from the updates that it gets. Where they are weighted unevenly, coded
+with a loss, or scaled as stale, it is not exactly the clients' mean; a line before the start tells.
 """
 
 import torch
@@ -48,7 +50,20 @@ def feddyn(alpha: float = 0.01):
         additive=True,
         keeps={"drift": Field()},
         reply=reply,
+        notes=notes,
     )
+
+
+def notes(facts):
+    """Lines for the user where the server's mean of all h_n drifts away from the clients' own."""
+    apart = "the server's mean of all h_n is not the mean of the clients' own"
+    if not facts.even:
+        yield (f"{apart}: it adds up updates by {facts.named['weighting']}; the paper's is "
+               "--weighting uniform")
+    if facts.coded:
+        yield f"{apart}: it adds up updates as {facts.named['codec']} sends them"
+    if facts.asynchronous:
+        yield f"{apart}: {facts.named['timing']} scales updates down, and clients do not"
 
 
 # --- on clients ---

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from fedmpi.compute.features import split
 from fedmpi.compute.sgd import descend
-from fedmpi.core.parts import Descent, Strategy, without_model
+from fedmpi.core.parts import Descent, Strategy, own_loss, without_model
 from fedmpi.methods.strategies.without_weights import (ANYTHING, AT_ONCE, check_trained,
                                                        every_tensor, notes_of)
 
@@ -75,7 +75,7 @@ def fedgkt(cut: str = "", alpha: float = 0.5, temperature: float = 100.0, server
         logits = task.message.get("logits")
         # The server has said nothing yet: cross-entropy alone.
         if logits is None:
-            return descend(task)
+            return descend(task, Descent(loss=F.cross_entropy))
         taught = task._replace(labels=beside(logits, task.labels))
         loss = partial(client_loss, alpha=alpha, temperature=temperature)
         return descend(taught, Descent(loss=loss))
@@ -126,7 +126,8 @@ def notes(facts):
     untested = ("the networks of clients and server are tested together, on clients' own test "
                 "parts: without them no accuracy is recorded")
     alike = "the server's network sees every sample alike"
-    return notes_of(facts, untested, "features and outputs", alike)
+    yield from own_loss(facts)
+    yield from notes_of(facts, untested, "features and outputs", alike)
 
 
 # --- losses ---

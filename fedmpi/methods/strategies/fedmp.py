@@ -26,7 +26,15 @@ def fedmp():
         pruner="fedmp",
         linear=True,
         additive=True,
+        notes=notes,
     )
+
+
+def notes(facts):
+    """A line for the user where no weight is missing on any client."""
+    if not facts.pruned_apart:
+        yield (f"with {facts.named['pruner']} all clients train the same network: this is FedAvg; "
+               "take --pruner fedmp")
 
 
 def merge(state, x, updates, weights):

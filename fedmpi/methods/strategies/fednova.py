@@ -8,7 +8,8 @@ It is FedAvg with weights that need not sum to 1; after equally long ways it is 
 
 Steps are counted, not computed: the last batch of an epoch may be smaller or missing, and
 --local-epochs differ by a client's samples. Running statistics are averaged by the weights alone.
-The optimiser must be linear in the gradients (SGD): Adam's way has no such length.
+The optimiser must be linear in the gradients (SGD): Adam's way has no such length, and is refused
+before the start.
 
 A client of few samples and one step may get a large weight beside clients with hundreds of
 steps. The paper's rule says so. Cost: FedAvg's, and updates travel one by one: how far a client
@@ -18,7 +19,7 @@ went is known only once it has trained.
 import torch
 
 from fedmpi.core.errors import UserError
-from fedmpi.core.parts import Strategy
+from fedmpi.core.parts import Strategy, wants_linear_steps
 from fedmpi.core.reduce import mean, moved
 from fedmpi.methods.strategies.fedavg import stateless
 
@@ -38,15 +39,29 @@ def fednova():
         linear=True,
         # Clients answer with their ways a_n.
         steps=True,
+        refuses=wants_linear_steps,
+        notes=notes,
     )
+
+
+def notes(facts):
+    """Lines for the user where the ways are all the same, or not those of the steps."""
+    if facts.same_steps:
+        yield ("all clients take as many steps and go equally far: this is FedAvg; give "
+               "--local-epochs to clients of unequal numbers of samples")
+    elif facts.cohort == 1:
+        yield "it compares the ways of clients, and one answer makes a merge: this is FedAvg"
+    elif facts.clipped:
+        yield ("--clip-norm shortens gradients: clients went less far than their steps and rates "
+               "say")
 
 
 def merge(state, x, updates, weights):
     """The state as it is, and ``x (P,)`` moved by the normalised mean; UserError without ways."""
     way = updates.travelled
     if bool(way.isnan().any()):
-        raise UserError("--strategy fednova divides by how far clients went, which the optimiser "
-                        "does not say; take --optimiser sgd")
+        raise UserError("--strategy fednova divides by how far clients went, and a training "
+                        "does not say; give Trained its travelled")
     step = mean(updates, weights)
     # Equal ways would still change the last bits of the mean.
     if bool((way != way[0]).any()):

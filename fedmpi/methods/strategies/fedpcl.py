@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from fedmpi.compute.features import giving_features, split
 from fedmpi.compute.sgd import descend
-from fedmpi.core.parts import Descent, Strategy, Trained, without_model
+from fedmpi.core.parts import Descent, Strategy, Trained, own_loss, without_model
 from fedmpi.methods.strategies.without_weights import (ANYTHING, AT_ONCE, check_trained,
                                                        every_tensor, notes_of)
 
@@ -128,7 +128,8 @@ def notes(facts):
     untested = ("the server has no model to test, so that nothing will say what clients have "
                 "learnt")
     alike = "in means of prototypes all clients count alike"
-    return notes_of(facts, untested, "prototypes", alike)
+    yield from own_loss(facts)
+    yield from notes_of(facts, untested, "prototypes", alike)
 
 
 def check_features(network, sample, body):

@@ -31,6 +31,10 @@ def fedper(head: int = 1):
     def personal(layout):
         return last_layers(layout, head)
 
+    def notes(facts):
+        if not head:
+            yield "head=0 leaves nothing personal: this is FedAvg"
+
     return Strategy(
         stateless,
         average,
@@ -39,6 +43,7 @@ def fedper(head: int = 1):
         by_entry=True,
         # Without a head this is FedAvg, also in its messages.
         personal=personal if head else None,
+        notes=notes,
     )
 
 

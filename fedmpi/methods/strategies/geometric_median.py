@@ -25,6 +25,7 @@ from fedmpi.core.reduce import mean, moved
 from fedmpi.core.parts import Strategy
 from fedmpi.methods.strategies.fedavg import stateless
 from fedmpi.methods.strategies.krum import trained_blocks
+from fedmpi.methods.strategies.median import outvoting
 
 
 def geometric_median(iterations: int = 50, nu: float = 1e-6, tolerance: float = 1e-3):
@@ -54,6 +55,7 @@ def geometric_median(iterations: int = 50, nu: float = 1e-6, tolerance: float = 
         merge,
         # The rule itself mistrusts: no scores unless somebody asks for them.
         contribution="uniform",
+        notes=outvoting,
     )
 
 

@@ -37,7 +37,15 @@ def median():
         merge,
         # The rule itself mistrusts: no scores unless somebody asks for them.
         contribution="uniform",
+        notes=outvoting,
     )
+
+
+def outvoting(facts):
+    """``notes`` of rules by which a majority outvotes bad clients: there must be one."""
+    if facts.cohort < 3:
+        yield (f"of {facts.cohort} answers a merge none can be outvoted, so that it protects from "
+               "no client; merge 3 or more")
 
 
 def merge(state, x, updates, weights):

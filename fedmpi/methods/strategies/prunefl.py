@@ -25,4 +25,12 @@ def prunefl():
         pruner="prunefl",
         linear=True,
         additive=True,
+        notes=notes,
     )
+
+
+def notes(facts):
+    """A line for the user where no client reports gradients to the pruner."""
+    if not facts.pruner_reports:
+        yield (f"its method is its pruner: with {facts.named['pruner']} this is FedAvg; take "
+               "--pruner prunefl")

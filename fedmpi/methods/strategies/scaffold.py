@@ -10,6 +10,7 @@ all clients' gradients (arXiv 1910.06378)::
 The means are over the cohort, N counts all clients. A client answers with the change of its
 control beside its update.
 
+The optimiser must be linear in the gradients (SGD): another is refused before the start.
 way_n is the way of a constant gradient of 1 in the client's steps: ``lr steps`` for plain SGD,
 about ``lr steps / (1 - momentum)`` with momentum. Divided by the steps alone, controls come out
 ten times too large with momentum .9, and training collapses. Corrections are added before the
@@ -21,9 +22,12 @@ which is usual here. Cost: two vectors each way, one more kept by the server and
 step costs as much as FedProx's.
 """
 
+import math
+
 import torch
 
-from fedmpi.core.parts import Descent, Field, Strategy
+from fedmpi.core.errors import UserError
+from fedmpi.core.parts import Descent, Field, Strategy, wants_linear_steps
 from fedmpi.core.reduce import mean, moved, on_support
 
 
@@ -66,7 +70,19 @@ def scaffold(server_lr: float = 1.0):
         reply=reply,
         columns=(length,),
         record=record,
+        refuses=wants_linear_steps,
+        notes=notes,
     )
+
+
+def notes(facts):
+    """Lines for the user where controls are without effect, or not those of the paper."""
+    if facts.steps == 1 and facts.everybody and facts.even:
+        yield ("all clients take one step a round, in which their corrections cancel out: this is "
+               "FedAvg")
+    if facts.clipped:
+        yield ("--clip-norm shortens corrected gradients: where it does, controls estimate the "
+               "shortened ones, and the correction does not cancel out")
 
 
 # --- on clients ---
@@ -85,6 +101,10 @@ def reply(task, trained):
     control = task.message["control"]
     own = task.kept.get("control", torch.zeros_like(task.base))
     change = torch.zeros_like(control)
+    # Without a length of the way no control would ever move: this would be FedAvg.
+    if math.isnan(trained.travelled):
+        raise UserError("--strategy scaffold divides by how far clients went, and this training "
+                        "does not say; give Trained its travelled")
     # A client without a step keeps its control.
     if trained.travelled > 0:
         R = task.layout.R

@@ -23,7 +23,7 @@ import torch
 from torch.nn import functional as F
 
 from fedmpi.core.reduce import average, mean, moved, on_support
-from fedmpi.core.parts import Descent, Strategy
+from fedmpi.core.parts import Descent, Strategy, own_loss
 from fedmpi.methods.strategies.fedavg import stateless
 
 
@@ -71,6 +71,9 @@ def thesis(clip: float = 3.0, rho: float = 0.1, server_momentum: float = 0.0,
         if "rho" in facts.user_options and not facts.own_masks:
             yield ("no effect of rho: all clients train one common mask, so that all hold each "
                    "weight")
+        # The median norm is the norm of the one update.
+        if clip >= 1 and facts.cohort == 1:
+            yield f"no effect of clip={clip:g}: a single answer a merge is as long as the median"
 
     return Strategy(
         init,
@@ -100,6 +103,11 @@ def thesis_text(normalise: bool = False):
             updates = unit(updates)
         return average(state, x, updates, weights)
 
+    def notes(facts):
+        if facts.fixed_masks and not (facts.scored or normalise):
+            yield (f"with {facts.named['pruner']} and {facts.named['weighting']} nothing of it is "
+                   "left: this is FedAvg")
+
     return Strategy(
         stateless,
         merge,
@@ -108,6 +116,7 @@ def thesis_text(normalise: bool = False):
         weighting="thesis:schedule=thesis",
         linear=True,
         additive=not normalise,
+        notes=notes,
     )
 
 
@@ -143,6 +152,7 @@ def thesis_code(double_softmax: bool = True, shuffle: bool = False):
         linear=True,
         additive=True,
         classes=True,
+        notes=own_loss,
     )
 
 

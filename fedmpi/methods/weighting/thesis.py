@@ -44,7 +44,7 @@ def thesis(gamma: float = 0.7, schedule: Literal["constant", "thesis"] = "consta
         clients = cohort.clients
         mass = state["weights"][clients].sum()
         now = shares(state["weights"][clients])
-        gamma_t = gamma_of(cohort.schedule.t)
+        gamma_t = gamma_of(cohort.now.t)
         # Nothing is mixed in: the weights stay the same to the last bit.
         if gamma_t == 1:
             return state, now

@@ -35,8 +35,8 @@ def _check_mask(mask, layout, option, function):
 
 def _init(part, option):
 
-    def init(layout, x, schedule, gen):
-        answer = part.init(layout, x, schedule, gen)
+    def init(layout, x, now, gen):
+        answer = part.init(layout, x, now, gen)
         check_tuple(answer, 2, option, "(state, mask) from init")
         state, mask = answer
         check_state(state, option, "init")
@@ -48,10 +48,10 @@ def _init(part, option):
 
 def _evolve(part, option):
 
-    def evolve(state, mask, x, replies, schedule, gen):
+    def evolve(state, mask, x, replies, now, gen):
         inputs = {"mask": mask, "x": x, "U": replies.updates.U}
         before = versions(inputs)
-        answer = part.evolve(state, mask, x, replies, schedule, gen)
+        answer = part.evolve(state, mask, x, replies, now, gen)
         check_tuple(answer, 2, option, "(state, mask) from evolve")
         state_after, new_mask = answer
         check_state(state_after, option, "evolve")

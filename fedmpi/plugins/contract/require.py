@@ -3,6 +3,7 @@
 Each takes the part's ``option``, and raises a UserError of one line.
 """
 
+import inspect
 from typing import Callable
 
 import numpy as np
@@ -17,9 +18,9 @@ KINDS = {"f": "numbers", "iu": "integers", "b": "bools", "fiub": "numbers"}
 PARTS = "see fedmpi/core/parts.py"
 
 
-def require(held, option, expected, got, way_out):
-    """UserError with these four texts unless ``held``."""
-    if not held:
+def require(fits, option, expected, got, way_out):
+    """UserError with these four texts unless ``fits``."""
+    if not fits:
         raise UserError(f"{option}: expected {expected}, got {got}; {way_out}")
 
 
@@ -73,6 +74,20 @@ def check_type(made, wanted, option):
         may_lack = name in wanted._field_defaults and value is None
         require(may_lack or callable(value), option, f"a function as {wanted.__name__}.{name}",
                 in_words(value), PARTS)
+
+
+def takes(function, num):
+    """Whether a function can be called with ``num`` arguments by position, as far as it tells."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        # Some of C's functions do not tell.
+        return True
+    try:
+        signature.bind(*range(num))
+    except TypeError:
+        return False
+    return True
 
 
 def with_functions(part, functions):

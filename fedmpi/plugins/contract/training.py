@@ -8,7 +8,8 @@ import torch
 
 from fedmpi.plugins.contract.inputs import check_inputs
 from fedmpi.plugins.contract.require import (check_number, check_state, check_tensor,
-                                             check_unwritten, few, in_words, require, versions)
+                                             check_unwritten, few, in_words, require, versions,
+                                             with_functions)
 
 # Two rows, the last weight pruned, and gradients of two steps.
 X = [[1.0, -2.0, 0.0], [0.5, 3.0, 0.0]]
@@ -98,8 +99,15 @@ def task(part, option):
         _check_floats(value, shape, option, f"the loss with reduction={reduction}")
         return value
 
+    def outputs(targets, classes):
+        number = part.outputs(targets, classes)
+        fits = isinstance(number, int) and number >= 1
+        require(fits, option, "outputs to return a whole number >= 1", in_words(number), OBJECTIVE)
+        return number
+
     metrics = {name: _metric(part, name, option) for name in part.metrics}
-    return part._replace(loss=loss, metrics=metrics)
+    checked = part._replace(loss=loss, metrics=metrics)
+    return with_functions(checked, {"outputs": outputs})
 
 
 def _metric(part, name, option):

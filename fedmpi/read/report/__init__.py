@@ -9,7 +9,7 @@ from fedmpi.read.report.comparison import (comparison, comparison_text, refuse_o
                                            without_tuples)
 from fedmpi.read.report.figure import picture_kind
 from fedmpi.read.report.groups import find_group, grouped
-from fedmpi.read.report.kinds import KINDS
+from fedmpi.read.report.kinds import PICTURES
 from fedmpi.read.report.metrics import final_metrics, plain, to_json
 from fedmpi.read.report.outcomes import outcomes, outcomes_text, over_seeds
 from fedmpi.read.report.partition import described
@@ -29,7 +29,7 @@ from fedmpi.read.report.text import human_bytes, human_seconds, round_line
 from fedmpi.read.report.truth import by_client, judged, quality, quality_found, scores
 
 __all__ = [
-    "KINDS", "Interval", "auc", "by_client", "comparison", "comparison_text", "cosine_distance", "curves",
+    "PICTURES", "Interval", "auc", "by_client", "comparison", "comparison_text", "cosine_distance", "curves",
     "curves_picture", "described", "entropy_bits", "euclidean_distance", "final_metrics", "find_group",
     "grouped", "human_bytes", "human_seconds", "interval", "judged", "max_distance", "nice_ticks", "outcomes",
     "outcomes_text", "over_seeds", "paired_difference", "partition_picture", "partition_text", "picture",

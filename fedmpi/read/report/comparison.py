@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedmpi.core.errors import UserError
-from fedmpi.read.headline import Headline, common_headline, headline
+from fedmpi.read.headline import Headline, common_headline, headline, task_lines
 from fedmpi.read.report.chance import stuck, stuck_text
 from fedmpi.read.report.groups import differing, option_text
 from fedmpi.read.report.metrics import final_metrics
@@ -78,6 +78,7 @@ def comparison(groups, target=None, against=0, every_pair=False):
     * ``differ``: texts of the options that differ.
     * ``outcomes``: Intervals over seeds, None if a run lacks it.
     * ``headline``: the name of the compared metric, the key of its values below.
+    * ``tasks``: lines for the reader if the runs' tasks differ.
     * ``equal``: by axis, ``budgets`` and, for each, the test headlines of each group's runs within
       it.
     * ``reach``: under the headline's name ``target``, or the best value of all runs (in percent for
@@ -101,6 +102,7 @@ def comparison(groups, target=None, against=0, every_pair=False):
         "groups": [_record(group) for group in groups],
         "headline": leading.name,
         "higher": leading.higher,
+        "tasks": task_lines(runs_of(groups)),
         "differ": differing(groups),
         "outcomes": _outcomes(groups, leading),
         "equal": equal,
@@ -145,6 +147,7 @@ def _record(group):
         "runs": list(group.runs),
         "seeds": [options(run).get("seed") for run in runs],
         "status": [str(run.attrs.get("status", "")) for run in runs],
+        "error": [str(run.attrs.get("error", "")) for run in runs],
         "played": [len(run.ends) for run in runs],
     }
 
@@ -368,6 +371,7 @@ def comparison_text(numbers, width=None):
     lines = []
     for record in numbers["groups"]:
         lines += _group_lines(record)
+    lines += numbers["tasks"]
     lines += chance_lines(numbers)
     for section in sections:
         lines += ["", *section]
@@ -470,11 +474,13 @@ def _group_lines(record):
         seeds = ", ".join(map(str, record["seeds"]))
         head += f" and {len(paths) - 1} more, seeds {seeds}"
     yield head
-    for path, status, played in zip(paths, record["status"], record["played"]):
+    states = zip(paths, record["status"], record["played"], record["error"])
+    for path, status, played, error in states:
         if status in ("", "finished"):
             continue
         name = f"{path} " if several else ""
-        yield f"   not the end: {STATUS.get(status, status)}, {name}after {played} rounds"
+        reason = f" ({error})" if error else ""
+        yield f"   not the end: {STATUS.get(status, status)}, {name}after {played} rounds{reason}"
 
 
 def _section(title, head, rows, otherwise="", left=(0,)):

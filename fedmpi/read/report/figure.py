@@ -49,7 +49,7 @@ SETTINGS = {
 
 
 def inches_high(kind, numbers, width, font_size):
-    """The height of a Kind's picture of its ``numbers``, if that is ``width`` inches wide."""
+    """The height of a Picture of its ``numbers``, if that is ``width`` inches wide."""
     drawing = kind.size(numbers) * width
     names = kind.names(numbers) * LEADING * font_size / 72
     return drawing + names

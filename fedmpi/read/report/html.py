@@ -99,7 +99,7 @@ def fold(title, inside, more="", *, opened=False, kind=""):
 
 
 def picture(number, title, kind, numbers):
-    """A figure of the ``numbers`` of a Kind, with its title and a caption.
+    """A figure of the ``numbers`` of a Picture, with its title and a caption.
 
     The caption also names the drawing for screen readers."""
     size = (WIDTH_IN, inches_high(kind, numbers, WIDTH_IN, PAGE_PT))

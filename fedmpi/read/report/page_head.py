@@ -2,6 +2,7 @@
 
 import os
 
+from fedmpi.read.headline import task_lines
 from fedmpi.read.report.chance import stuck, stuck_text
 from fedmpi.read.report.comparison import STATUS
 from fedmpi.read.report.groups import option_text
@@ -23,6 +24,7 @@ def header(runs, groups, title, remarks, sections):
     lead = text(_lead(groups))
     lines = [f'<p class="remark">{text(remark)}</p>' for remark in remarks]
     lines.append(_unfinished(runs))
+    lines.append(_different_tasks(runs))
     lines.append(_never_left_chance(groups))
     links = [f'<li><a href="#{name.lower()}">{name}</a></li>' for name in sections]
     return (f'<header><h1>{text(title)}</h1><p class="lead">{lead}</p>{"".join(lines)}'
@@ -129,6 +131,15 @@ def _never_left_chance(groups):
     return f'<p class="note">{line}</p>'
 
 
+def _different_tasks(runs):
+    """A note if the runs' tasks differ, as ``fedmpi compare`` says it."""
+    sentences = [line.strip() for line in task_lines(runs.values())]
+    if not sentences:
+        return ""
+    words = " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
+    return f'<p class="note">{text(words)}</p>'
+
+
 def _unfinished(runs):
     """A note for each status of unfinished runs: first of all, a reader must know of them."""
     by_status = {}
@@ -136,6 +147,9 @@ def _unfinished(runs):
         status = str(run.attrs.get("status", ""))
         if status not in ("finished", ""):
             progress = f"{os.path.basename(path)} after {len(run.ends)} rounds"
+            # Older files do not record the reason.
+            if run.attrs.get("error"):
+                progress += f" ({run.attrs['error']})"
             by_status.setdefault(status, []).append(progress)
     notes = []
     for status, names in by_status.items():

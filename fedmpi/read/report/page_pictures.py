@@ -2,8 +2,8 @@
 
 from fedmpi.read.headline import common_headline
 from fedmpi.read.report.html import picture
-from fedmpi.read.report.kinds import KINDS
-from fedmpi.read.report.kinds.kind import capitalized
+from fedmpi.read.report.kinds import PICTURES
+from fedmpi.read.report.kinds.picture import capitalized
 from fedmpi.read.report.series import runs_of
 
 # {} stands for the name of the metric.
@@ -43,10 +43,10 @@ def _grid(names, subject, runs, count):
     word = capitalized(common_headline(runs).word)
     figures = []
     for name in names:
-        numbers = KINDS[name].find(subject)
+        numbers = PICTURES[name].find(subject)
         if numbers is not None:
             title = TITLES[name].format(word)
-            figures.append(picture(next(count), title, KINDS[name], numbers))
+            figures.append(picture(next(count), title, PICTURES[name], numbers))
     if not figures:
         return ""
     return f'<div class="pictures">{"".join(figures)}</div>'

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedmpi.read.headline import headline
 from fedmpi.read.report.html import Cell, fold, table, text
-from fedmpi.read.report.kinds.kind import capitalized
+from fedmpi.read.report.kinds.picture import capitalized
 from fedmpi.read.report.page_clients import client_table, number_text
 from fedmpi.read.report.page_pictures import run_pictures
 from fedmpi.read.report.profile import BESIDE, OWN, profile

@@ -3,7 +3,7 @@
 from fedmpi.core.errors import UserError
 from fedmpi.read.report import draw
 from fedmpi.read.report.figure import PRINT_PT, inches_high, save_figure
-from fedmpi.read.report.kinds import KINDS, Curves
+from fedmpi.read.report.kinds import PICTURES, Curves
 from fedmpi.read.report.series import evaluated
 
 # A centimetre in inches.
@@ -24,7 +24,7 @@ def save_plot(
 def plotted(
         groups, names, width_cm=8.5, height_cm=None, columns=None, *, title=None, xlim=None,
         ylim=None, baselines=()):
-    """``(size in inches, show)``: ``show(figure)`` draws a panel of each of ``names`` (of KINDS) of
+    """``(size in inches, show)``: ``show(figure)`` draws a panel of each of ``names`` (of PICTURES) of
     Groups.
 
     Some kinds have a panel a run. Several panels have titles, and one legend if they show the same
@@ -154,8 +154,8 @@ def _level(label, baseline, column):
 
 
 def _panels(groups, name):
-    """[(title, Kind, its numbers)]: one for all groups, or one for each run."""
-    kind = KINDS[name]
+    """[(title, Picture, its numbers)]: one for all groups, or one for each run."""
+    kind = PICTURES[name]
     if not kind.each:
         return [_panel(name, groups, "")]
     panels = []
@@ -167,9 +167,9 @@ def _panels(groups, name):
 
 
 def _panel(name, subject, title, where=""):
-    """(title, Kind, its numbers) of the ``subject``, groups or a run; UserError, beginning with
+    """(title, Picture, its numbers) of the ``subject``, groups or a run; UserError, beginning with
     ``where``, if it has none."""
-    kind = KINDS[name]
+    kind = PICTURES[name]
     numbers = kind.find(subject)
     if numbers is None:
         raise UserError(f"{where}--kind {name}: not recorded, or no round that shows it yet")

@@ -16,7 +16,7 @@ PHASES = {
     "decode": ("decode_s", PART),
     "evaluate": ("evaluate_s", BESIDE),
     "store": ("store_s", BESIDE),
-    "value": ("contribution_s", OWN),
+    "contribution": ("contribution_s", OWN),
     "merge": ("merge_s", OWN),
     "lab": ("lab_s", OWN),
     "row": ("row_s", OWN),

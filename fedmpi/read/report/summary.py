@@ -101,6 +101,9 @@ def _status(run, metrics):
     if "created" in run.attrs:
         parts.append(f"created {run.attrs['created']}")
     yield "status", ", ".join(filter(None, parts))
+    # Older files do not record the reason.
+    if run.attrs.get("error"):
+        yield "error", run.attrs["error"]
 
 
 # ---------------------------------------------------------------- the model

@@ -9,21 +9,21 @@ from fedmpi.read.report.kinds import (answers, churn, contribution, holdings, la
                                       phases, recovery, truth)
 from fedmpi.read.report.kinds.curves import (HEADLINE, OWN_TESTS, Curves, draw_curves, find_curves,
                                              names_of_curves, say_curves, say_sparsity)
-from fedmpi.read.report.kinds.kind import Kind
+from fedmpi.read.report.kinds.picture import Picture
 
-__all__ = ["KINDS", "Curves", "Kind"]
+__all__ = ["PICTURES", "Curves", "Picture"]
 
 
 def _curve(line, column, axis, say=say_curves):
-    return Kind(line, find_curves(column, axis), draw_curves, say, names=names_of_curves)
+    return Picture(line, find_curves(column, axis), draw_curves, say, names=names_of_curves)
 
 
 def _of_a_run(line, module, **more):
-    """The Kind that a module describes by its ``find``, ``draw`` and ``say``: one run a picture."""
-    return Kind(line, module.find, module.draw, module.say, each=True, **more)
+    """The Picture that a module describes by its ``find``, ``draw`` and ``say``: one run a picture."""
+    return Picture(line, module.find, module.draw, module.say, each=True, **more)
 
 
-KINDS = {
+PICTURES = {
     "accuracy": _curve(
         "test accuracy, or the headline of another task, against rounds; of one run also of the validation set",
         HEADLINE, "rounds"),
@@ -39,7 +39,7 @@ KINDS = {
         "accuracy of each client on its own test part, from the worst to the best", own_clients),
     "loss": _curve("test loss against rounds", "loss", "rounds"),
     "sparsity": _curve("sparsity by round", "sparsity", "rounds", say_sparsity),
-    "churn": Kind(
+    "churn": Picture(
         "share of the mask that each round flipped", churn.find, churn.draw, churn.say, names=names_above),
     "layers": _of_a_run("sparsity of each layer by round", layers),
     "contribution": _of_a_run("contributions by round, of good and bad clients", contribution),

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fedmpi.read.report import draw as drawing
-from fedmpi.read.report.kinds.kind import prefixes, sentence
+from fedmpi.read.report.kinds.picture import prefixes, sentence
 from fedmpi.read.report.series import Line
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedmpi.read.headline import common_headline
 from fedmpi.read.report import draw as drawing
-from fedmpi.read.report.kinds.kind import capitalized, prefixes, sentence
+from fedmpi.read.report.kinds.picture import capitalized, prefixes, sentence
 from fedmpi.read.report.metrics import FLOPS, chosen
 from fedmpi.read.report.pictures import curves
 from fedmpi.read.report.series import Line, flops_column, mean_lines, prefix, runs_of, spent

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedmpi.read.report import draw as drawing
-from fedmpi.read.report.kinds.kind import fraction_axis
+from fedmpi.read.report.kinds.picture import fraction_axis
 from fedmpi.read.report.series import Line
 
 # Layers that are drawn as lines; more become the rows of a heat map.

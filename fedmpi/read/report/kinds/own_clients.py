@@ -4,7 +4,7 @@ import numpy as np
 
 from fedmpi.read.headline import headline
 from fedmpi.read.report import draw as drawing
-from fedmpi.read.report.kinds.kind import capitalized, fraction_axis
+from fedmpi.read.report.kinds.picture import capitalized, fraction_axis
 from fedmpi.read.report.own import last
 from fedmpi.read.report.series import Line
 

@@ -6,7 +6,7 @@ from typing import Callable, NamedTuple
 HEIGHT = 0.72
 
 
-class Kind(NamedTuple):
+class Picture(NamedTuple):
     """One kind of picture: three functions that share the numbers of one run or of several groups.
 
     ``find(groups or run)`` returns these numbers, or None if a run has not recorded them.
