@@ -42,7 +42,8 @@ def test_the_page_about_methods_says_of_each_strategy_what_is_kept_and_sent():
     for name in catalog.STRATEGIES:
         part = make(catalog.STRATEGIES, name)
         keeps, travels = rows[name]
-        assert bool(keeps) == bool(part.keeps or part.personal), name
+        resumes = getattr(part.local, "resumes", False)
+        assert bool(keeps) == bool(part.keeps or part.personal or resumes), name
         others = part.sends or part.answers or part.personal or part.steps
         assert bool(travels) == bool(others), name
 
