@@ -49,7 +49,7 @@ METHODS = {
                "norm_model:wide", "--model", "norm_model:narrow", "--cohort", 6, "--lr", 0.01, "--client-test", 0.2),
     "kinds": ("--strategy", "fedper", "--also-model", "norm_model:net", "--also-model", "norm_model:net", "--partition",
               "iid", "--pruner", "static:sparsity=0.5", "--contribution", "size", "--cohort", 6, "--client-test", 0.2),
-    "diloco": ("--strategy", "diloco", "--optimiser", "adamw:beta2=0.95", "--local-steps", 5, "--schedule",
+    "diloco": ("--strategy", "diloco", "--optimiser", "adamw:beta2=0.95", "--local-epochs", 0, "--local-steps", 5, "--schedule",
                "cosine:warmup=3,over=run", "--codec", "topk:share=0.05,chunk=64,bits=3", "--pruner",
                "set:every=2,sparsity=0.5", "--cohort", 6, "--lr", 0.01),
     "senders": ("--strategy", "diloco:outer=heavy,server_lr=0.3,inner=reset", "--optimiser", "adamw", "--codec",
