@@ -15,7 +15,7 @@ from fedmpi.core.errors import UserError
 from fedmpi.build.footprint import GPU_RANK_BYTES, RANK_BYTES, VECTORS
 from fedmpi.core.stop import notice
 
-# Of each model, on 32 x 32 colour images.
+# Of each model, on 32 x 32 colour images; of a GPT, on 65 different characters.
 WEIGHTS = {
     "logistic": 31e3,
     "2nn": 660e3,
@@ -27,6 +27,9 @@ WEIGHTS = {
     "cifar10net": 790e3,
     "pfl-cnn": 1.7e6,
     "torchvision": 11.2e6,
+    "gpt": 0.81e6,
+    "gpt2": 85.2e6,
+    "vit": 0.81e6,
 }
 # Training and test sets of each data set, as they lie in memory.
 DATA_BYTES = {
@@ -38,6 +41,13 @@ DATA_BYTES = {
     "cifar10": 185e6,
     "cifar100": 185e6,
     "svhn": 305e6,
+    "shakespeare": 1.2e6,
+    "markov": 0.1e6,
+    # 749,068 images of 28 x 28 float32.
+    "tff-emnist": 2.35e9,
+    "tff-cifar100": 185e6,
+    # 4.2 million characters.
+    "tff-shakespeare": 4.5e6,
 }
 # Room for the data on a node, in sizes of the data set: reading it makes copies.
 DATA_COPIES = 3
