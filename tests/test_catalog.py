@@ -75,7 +75,14 @@ def test_every_entry_names_its_paper_and_what_it_sends(kind, name):
     told = in_full(kind, name, found)
     assert all(f"{label}:\n  " in told for label in ("options", "paper", "example"))
     assert "on the wire:\n  " in told or "from clients:\n  " in told and "to clients:\n  " in told
-    assert all(f"{p.name}={p.default}" in told for p in found.signature.parameters.values() if p.default is not p.empty)
+    for parameter in found.signature.parameters.values():
+        if parameter.default is not parameter.empty:
+            assert f"{parameter.name}={as_typed(parameter.default)}" in told
+
+
+def as_typed(value):
+    """A value as it is typed on a command line."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 ELSEWHERE = ("trace", "torchvision", "natural")             # their examples want files of the user's own
@@ -96,7 +103,7 @@ def test_every_example_plays(fedmpi, tmp_path, kind, name):
 
 def test_a_part_of_the_users_is_listed_as_far_as_it_says(fedmpi, own_module):
     told = fedmpi(1, "list", "pruner", f"{own_module}:half")
-    assert "Half of it." in told and "share=0.5   number" in told and "deep=False  true or false" in told
+    assert "Half of it." in told and "share=0.5   number" in told and "deep=false  true or false" in told
     assert "paper:" not in told and f"--pruner {own_module}:half:share=0.5" in told
 
 
