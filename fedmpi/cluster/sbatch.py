@@ -130,6 +130,9 @@ def seconds(text):
     """The seconds of a time as Slurm writes it.
 
     That is minutes[:seconds], hours:minutes:seconds or days-hours[:minutes[:seconds]].
+
+    >>> seconds("90"), seconds("01:30:00"), seconds("1-12")
+    (5400, 5400, 129600)
     """
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
     if not match:

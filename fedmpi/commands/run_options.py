@@ -76,8 +76,12 @@ def part(kind, text, usual=None):
 
 
 def separated(context, parameter, specs):
-    """``("flip", "crop:pad=4")`` of ``("flip,crop:pad=4",)``: a comma begins the next part unless
-    another option=value of the last part follows."""
+    """The specs of several parts. A comma begins the next part, unless another option=value of the
+    last part follows.
+
+    >>> separated(None, None, ["flip,crop:pad=4"]), separated(None, None, ["a:b=1,c=2"])
+    (('flip', 'crop:pad=4'), ('a:b=1,c=2',))
+    """
     parts = []
     for spec in specs:
         # A comma without option=value behind it, up to the next comma or colon.

@@ -5,5 +5,9 @@ OPTIONS = {"aggregation": "timing"}
 
 
 def present_names(options):
-    """``{option: value}`` with each option under its name of today."""
+    """``{option: value}`` with each option under its name of today.
+
+    >>> present_names({"aggregation": "sync", "rounds": 3})
+    {'timing': 'sync', 'rounds': 3}
+    """
     return {OPTIONS.get(name, name): value for name, value in options.items()}

@@ -2,7 +2,11 @@
 
 
 def nearest(name, names):
-    """The closest of the ``names`` names; empty if none is close to ``name``."""
+    """The closest of ``names``; empty if none is close to ``name``.
+
+    >>> nearest("prunner", ["pruner", "partition"])
+    'pruner'
+    """
     # Only a mistake needs it, and each start would pay for it.
     import difflib
 

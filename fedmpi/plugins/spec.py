@@ -37,7 +37,8 @@ COMMA = "\\,"
 def split(spec):
     """``(name, options text)`` of ``name[:options]``; the name may hold a colon itself.
 
-    ``package.module:function`` is a name.
+    >>> split("rigl:every=2"), split("mine.pruners:half"), split("mine.pruners:half:share=1")
+    (('rigl', 'every=2'), ('mine.pruners:half', ''), ('mine.pruners:half', 'share=1'))
     """
     head, _, rest = spec.partition(":")
     # "rigl:every=2" has an option behind the colon, "mine:half:share=1" a function.
@@ -49,7 +50,11 @@ def split(spec):
 
 
 def quoted(value):
-    """A value as it stands in a spec: a plain comma would begin the next option."""
+    """A value as it stands in a spec: a plain comma would begin the next option.
+
+    >>> print(quoted("Doe, J.h5"))
+    Doe\\, J.h5
+    """
     return value.replace(BACKSLASH, BACKSLASH * 2).replace(",", COMMA)
 
 

@@ -234,7 +234,11 @@ def _reclaimable(folder):
 
 
 def ranges(numbers):
-    """``0-3,8`` of sorted numbers."""
+    """Sorted numbers as ranges.
+
+    >>> ranges([0, 1, 2, 3, 8])
+    '0-3,8'
+    """
     runs = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:

@@ -119,9 +119,18 @@ def ends(C):
 
 
 def exact(v, C):
-    """``(C,) float64``: the Shapley value of the game ``v(coalitions (M, C) bool) -> (M,)``.
+    """``(C,) float64``: the Shapley value of the game ``v``.
 
-    It asks for all 2^C coalitions in one batch."""
+    ``v(coalitions (M, C) bool) -> (M,) float64`` is asked for all 2^C coalitions in one batch.
+
+    Player 0 brings 1, and players 1 and 2 bring 2 more if both are there:
+
+    >>> def v(coalitions):
+    ...     both = coalitions[:, 1] & coalitions[:, 2]
+    ...     return coalitions[:, 0].double() + 2 * both
+    >>> exact(v, 3)
+    tensor([1., 1., 1.], dtype=torch.float64)
+    """
     coalitions = powerset(C)
     return shapley_value(coalitions, v(coalitions))
 
