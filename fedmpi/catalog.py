@@ -87,11 +87,11 @@ WEIGHTINGS = {
 }
 # --codec: the values of a message.
 CODECS = {
-    "float32": "fedmpi.methods.codecs.values:float32",
-    "float16": "fedmpi.methods.codecs.values:float16",
-    "bfloat16": "fedmpi.methods.codecs.values:bfloat16",
-    "int8": "fedmpi.methods.codecs.values:int8",
-    "sign": "fedmpi.methods.codecs.values:sign",
+    "float32": "fedmpi.methods.codecs.float32:float32",
+    "float16": "fedmpi.methods.codecs.float16:float16",
+    "bfloat16": "fedmpi.methods.codecs.bfloat16:bfloat16",
+    "int8": "fedmpi.methods.codecs.int8:int8",
+    "sign": "fedmpi.methods.codecs.sign:sign",
     "topk": "fedmpi.methods.codecs.topk:topk",
 }
 # --dataset: samples and targets.

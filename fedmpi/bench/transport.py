@@ -24,12 +24,13 @@ from fedmpi.bench.ratios import summary
 from fedmpi.client.worker import Worker, WorkerParts
 from fedmpi.core.errors import UserError
 from fedmpi.core.layout import bind
-from fedmpi.methods.codecs import values
+from fedmpi.methods.codecs.float32 import float32
 from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.methods.tasks.classification import classification
 from fedmpi.run import launch
 from fedmpi.server.exchange import model_message
 from fedmpi.wire import frame, positions
+from fedmpi.wire.codecs import fitted
 
 SPARSITY = 0.9
 # Inputs of the model's only layer.
@@ -169,7 +170,7 @@ def sending(side, network):
     comm = side.comm
     layout, x, _ = bind(network)
     gen = torch.Generator().manual_seed(0)
-    codec = values.fitted(values.float32(), 0)
+    codec = fitted(float32(), 0)
     run = SimpleNamespace(layout=layout, codec=codec, strategy=fedavg(), seed=0)
     full = layout.full_mask()
     masks = []
@@ -255,7 +256,7 @@ def _worker(network):
         network,
         fedavg(),
         None,
-        values.float32(),
+        float32(),
         {},
         "",
         None,

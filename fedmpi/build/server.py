@@ -12,7 +12,7 @@ from fedmpi.compute.derivatives import derivatives
 from fedmpi.compute.evaluate import evaluator, with_derived
 from fedmpi.compute.forward import MODELS
 from fedmpi.compute.sgd import length
-from fedmpi.methods.codecs.values import fitted
+from fedmpi.wire.codecs import fitted
 from fedmpi.methods.datasets.dataset import inputs, laid, of_test, of_training
 from fedmpi.server.run_parts import RunParts
 

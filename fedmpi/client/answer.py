@@ -12,7 +12,7 @@ from fedmpi.client.stats import WORK, Stats
 from fedmpi.client.train import INNER, OWN, RESIDUAL, inner_fields
 from fedmpi.core import exact_sum
 from fedmpi.core.support import gathered
-from fedmpi.methods.codecs.values import drawing
+from fedmpi.wire.codecs import drawing
 from fedmpi.wire import fields, frame, positions
 from fedmpi.wire.feedback import carried, feeding_back
 

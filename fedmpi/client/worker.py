@@ -23,7 +23,7 @@ from fedmpi.compute.evaluate import by_sample
 from fedmpi.compute.forward import ensemble
 from fedmpi.core.errors import FedError, WireError
 from fedmpi.core.parts import Augmentation, Codec, Objective, Optimiser, Pruner, Schedule, Strategy
-from fedmpi.methods.codecs.values import fitted
+from fedmpi.wire.codecs import fitted
 from fedmpi.transport.team import joined, parted
 from fedmpi.wire import fields, positions
 

@@ -15,7 +15,7 @@ from fedmpi.core.kinds import positions as positions_of
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.core.support import gathered, index_of
 from fedmpi.core.units import entries_of, flat
-from fedmpi.methods.codecs.values import drawing
+from fedmpi.wire.codecs import drawing
 from fedmpi.server import client_states
 from fedmpi.server.answers import OUT_OF_MEMORY, Reader, failed, is_failed
 from fedmpi.transport.base import watched

@@ -28,7 +28,7 @@ def test_the_catalogue_keeps_the_laws(kind, name):
 
 BROKEN = '''
 from fedmpi.core.parts import Scores
-from fedmpi.methods.codecs.values import float16
+from fedmpi.methods.codecs.float16 import float16
 from fedmpi.methods.contribution.size import size
 from fedmpi.methods.noise.symmetric import symmetric
 from fedmpi.methods.optimisers.sgd import sgd

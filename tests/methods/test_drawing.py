@@ -8,7 +8,8 @@ import torch
 from fedmpi.catalog import CODECS
 from fedmpi.core.errors import DivergedError
 from fedmpi.core.parts import Codec
-from fedmpi.methods.codecs.values import drawing, float32
+from fedmpi.methods.codecs.float32 import float32
+from fedmpi.wire.codecs import drawing
 from fedmpi.plugins.spec import make
 
 seen = []

@@ -13,7 +13,7 @@ from fedmpi.core.errors import UserError, WireError
 from fedmpi.core.parts import Facts
 from fedmpi.laws import wire as wire_laws
 from fedmpi.methods.codecs import topk as module
-from fedmpi.methods.codecs.values import fitted
+from fedmpi.wire.codecs import fitted
 from fedmpi.plugins.spec import make
 from fedmpi.server import loop
 from fedmpi.wire.feedback import feeding_back

@@ -295,7 +295,7 @@ from fedmpi.methods.sampler.uniform import uniform as drawn
 from fedmpi.compute.sgd import train
 from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.methods.weighting.uniform import uniform
-from fedmpi.methods.codecs.values import float32
+from fedmpi.methods.codecs.float32 import float32
 
 
 def strategy(fault: str = ""):

@@ -23,7 +23,9 @@ from fedmpi.wire.feedback import carried, feeding_back
 from fedmpi.wire.frame import MAGIC, checksum, pack, unpack
 from fedmpi.wire.positions import decode, encode, mask_of
 from fedmpi.wire.squeeze import BARE, expand, squeeze
-from fedmpi.methods.codecs.values import fitted, int8, sign
+from fedmpi.methods.codecs.int8 import int8
+from fedmpi.methods.codecs.sign import sign
+from fedmpi.wire.codecs import fitted
 
 RNG = np.random.default_rng(0)
 N = 200_000

@@ -32,7 +32,8 @@ import torch
 from fedmpi.core.errors import WireError
 from fedmpi.core.parts import Codec
 from fedmpi.core.support import index_of
-from fedmpi.methods.codecs.values import FLOAT32, SMALLEST, float32
+from fedmpi.methods.codecs.blocks import FLOAT32, SMALLEST
+from fedmpi.methods.codecs.float32 import float32
 from fedmpi.wire import positions
 from fedmpi.wire.squeeze import expand, squeeze
 
