@@ -192,7 +192,7 @@ def test_a_failed_run_is_told_and_its_claims_are_incomplete(recipe, tmp_path):
     assert done.returncode == 1
     assert "FAILED (exit code 1): error: " in done.stderr
     assert "INCOMPLETE: of 2 runs 1 finished, 1 failed." in done.stdout
-    assert "of 1 seeds" in (tmp_path / "a/OUTCOME.md").read_text()
+    assert "of 1 seed" in (tmp_path / "a/OUTCOME.md").read_text()
 
 
 def test_data_that_cannot_be_read_end_a_study_before_it_begins(fedmpi, recipe, tmp_path):
