@@ -12,7 +12,6 @@ from fedmpi.catalog import DATASETS, PARTITIONS
 from fedmpi.plugins.spec import make, parse
 from fedmpi.core.errors import UserError
 from fedmpi.build.options import DEFAULTS
-from fedmpi.methods.datasets.stream import owners
 from fedmpi.methods.partition.natural import Natural
 
 
@@ -65,6 +64,9 @@ def kept_clients(options, partition, client, client_names):
 def client_of(dataset):
     """(N,) int64: the natural client of each sample, or of each window; None for none."""
     if dataset.stream is not None:
+        # torch, which commands that only write scripts do without.
+        from fedmpi.methods.datasets.stream import owners
+
         return owners(dataset)
     return dataset.client
 
