@@ -59,8 +59,8 @@ class Frames:
 
     def __repr__(self):
         planned = self.attrs.get("options", {}).get("rounds", "?")
-        rounds = plural(self.num_rounds, "round")
-        return (f"{self.path}: {self.attrs.get('status')}, {rounds} of {planned}, "
+        status = self.attrs.get("status")
+        return (f"{self.path}: {status}, {self.num_rounds} of {planned} rounds, "
                 f"{self.num_participations} participations; "
                 ".rounds .clients .layers .events .population .own .attrs .sessions")
 

@@ -12,6 +12,7 @@ from fedmpi.build import federation as dealing
 from fedmpi.build.parts import of_data
 from fedmpi.build.population import population
 from fedmpi.build.options import DEFAULTS
+from fedmpi.core.words import plural
 
 FAULTS = ("--fault", "label-flip:share=0.25", "--fault", "duplicate:share=0.25", "--fault", "free-rider:share=0.125")
 
@@ -24,7 +25,7 @@ def dealt(labels, noise=None, faults=None, **facts):
     facts = dict(samples=labels.sum(axis=1), noise=noise, features=np.zeros(N), quality=1 - noise,
                  duplicate_of=np.full(N, -1), labels=labels) | {k: np.array(v) for k, v in facts.items()}
     facts |= {f"fault_{number}": np.array(who) for number, who in enumerate(faults.values())}
-    data = SimpleNamespace(classes=K, names=(), y_test=np.zeros(30), y_train=np.zeros(30, np.int64))
+    data = SimpleNamespace(stream=None, classes=K, names=(), y_test=np.zeros(30), y_train=np.zeros(30, np.int64))
     indices = np.arange(labels.sum())
     federation = SimpleNamespace(dataset=data, indices=indices, validation=np.zeros(20), server=np.zeros(0))
     options = DEFAULTS | {"fault": list(faults)}
@@ -94,7 +95,7 @@ def test_text_pictures_fit_whatever_the_numbers(N, K):
     facts = dealt(gen.integers(0, max(3, 200_000 // (N * K)), (N, K)), gen.random(N))
     lines = report.partition_picture(facts).split("\n") + report.partition_text(facts).split("\n")
     assert max(map(len, lines)) <= 100 and len(lines) <= 100 and "\033" not in "".join(lines)
-    assert lines.count(f"... {N - 40:,} clients left out ...") == (2 if N > 40 else 0)
+    assert lines.count(f"... {plural(N - 40, 'client')} left out ...") == (2 if N > 40 else 0)
     shown = [*range(N)] if N <= 40 else [*range(20), *range(N - 20, N)]
     matches = [re.match(r" *(\d+) ", line) for line in lines if "samples" not in line]
     assert [int(match.group(1)) for match in matches if match] == shown * 2

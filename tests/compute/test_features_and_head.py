@@ -16,7 +16,8 @@ SHAPES = {"torchvision": [(name, (3, size, size)) for name, size in (
 
 def networks():
     for name in catalog.MODELS:
-        if name != "torchvision":
+        # Models of tokens have an output a position, and no vector of features.
+        if name not in ("torchvision", "gpt", "gpt2"):
             yield name, (3, 32, 32) if name in ("cifar10net", "pfl-cnn") else (1, 28, 28)
     for name, shape in SHAPES["torchvision"]:
         yield f"torchvision:name={name}", shape

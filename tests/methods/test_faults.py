@@ -247,7 +247,7 @@ def test_free_riders_do_not_train_and_report_the_received_models_loss():
         task, twin = task_of(), task_of()
         told = free_rider(kind=kind).local(task, train, None)
         twin.model.eval()
-        assert told[1:] == (0, 0, 0.0)
+        assert told[1:] == (0, 0, 0.0, {})
         expected = F.cross_entropy(twin.model(twin.inputs), twin.labels).detach()
         assert told.loss == pytest.approx(float(expected), rel=1e-5)
 

@@ -144,7 +144,7 @@ def test_names_of_classes_are_recorded_and_shown(fedmpi, tmp_path):
     assert read_run(out).attrs["inputs"]["names"] == ["cat", "cow", "dog"]
     shown = fedmpi(1, "data", "--dataset", path, "--clients", 2, "--noise", "none", "--partition", "iid")
     assert re.search(r"(cat|cow|dog): \d+ %", shown)
-    found = report.kinds.KINDS["clients"]
+    found = report.kinds.PICTURES["clients"]
     assert "3 classes (cat, cow, dog)" in found.say(found.find(read_run(out)))
 
 

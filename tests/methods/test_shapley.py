@@ -443,7 +443,7 @@ def test_reconstruction_ends_at_the_trained_model():
     state = made.init(shares)
     for now in cohorts:
         found = made.score(state, now, Models(now, goal), np.random.default_rng(0))
-        assert (found.phi == 0).all() == (now.schedule.t < 4)
+        assert (found.phi == 0).all() == (now.now.t < 4)
         state = found.state
     start = cohorts[0].x
     torch.testing.assert_close(start + state["sum"].sum(dim=0), last, rtol=1e-5, atol=1e-5)
@@ -489,7 +489,7 @@ def test_reconstruction_plays_among_the_cohort_of_the_round():
     state = made.init(shares)
     for now in cohorts:
         found = made.score(state, now, Models(now, torch.zeros(layout.P)), np.random.default_rng(0))
-        assert bool((found.phi != 0).all()) == (now.schedule.t >= 2) and found.phi.shape == now.clients.shape
+        assert bool((found.phi != 0).all()) == (now.now.t >= 2) and found.phi.shape == now.clients.shape
         state = found.state
     assert state["sum"].shape == (4, layout.P) and bool((state["sum"] != 0).any(dim=1).all())
 

@@ -78,8 +78,9 @@ def test_a_round_that_moved_the_mask_is_said_to_take_more(pruner, said):
 def test_a_dry_run_prints_a_plan_and_writes_nothing(fedmpi, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     output = fedmpi(1, "train", *arguments(), "--dry-run", "--fault", "scaled:share=0")
-    for text in ("6 with", "mpirun -n 7 would be", "650 parameters", "sparsity 0.8", "dense float32 both ways", 
-                 "a rank", "RigL's convention", "time a round", "for 2 rounds", "played whole", "writes         runs/",
+    for text in ("6 with", "mpirun -n 7 would be", "650 parameters", "sparsity 0.8", "dense float32 both ways",
+                 "memory         about", "RigL's convention", "time a round", "for 2 rounds", "played whole",
+                 "writes         runs/",
                  "warning: --fault scaled:share=0 hits none"):
         assert text in output
     assert os.listdir(tmp_path) == []
