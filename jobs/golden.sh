@@ -21,6 +21,12 @@ if [ $# = 2 ]; then
     exit
 fi
 
+# Runs of an earlier commit would be compared as if they were of this one.
+if compgen -G "$folder/*.h5" > /dev/null; then
+    echo "$folder has runs already: name another folder" >&2
+    exit 2
+fi
+
 # play NAME OPTIONS...: one run of three rounds, on the digits, in one process
 play() {
     local name=$1
