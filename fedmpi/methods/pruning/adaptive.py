@@ -99,8 +99,7 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
 
     def notes(facts):
         yield from _never_ranked(share, every, facts.rounds)
-        if spread == 0:
-            yield from _idle_options(facts)
+        yield from _idle_options(facts, spread)
 
     part = Pruner(
         start,
@@ -143,8 +142,10 @@ def _never_ranked(share, every, rounds):
     return never_moves(moves, rounds, reason)
 
 
-def _idle_options(facts):
-    """A line for the user if somebody gave options that need a spread."""
+def _idle_options(facts, spread):
+    """A line for the user if somebody gave options that need a spread, and there is none."""
+    if spread > 0:
+        return
     options = ("by", "groups", "least", "most", "hysteresis")
     idle = [name for name in options if name in facts.user_options]
     if idle:

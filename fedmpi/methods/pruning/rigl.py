@@ -90,20 +90,7 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
         if swaps is None:
             return state, mask
         gradients = mean_reported(layout, replies.reports, replies.weights)
-
-        def grow(slot, k):
-            """bool: the places of the layer's k new weights."""
-            pruned = ~mask[slot.span]
-            return _grow(gradients[slot.span], pruned, k, gen)
-
-        def score(slot):
-            """float32 (size,): the mean gradient's size; at random below 0 if not reported."""
-            sizes = gradients[slot.span].abs()
-            return torch.where(sizes > 0, sizes, -drawn_scores(slot.size, gen))
-
-        if pattern.groups:
-            return state, swap_in_groups(layout, mask, swaps, x, score, pattern.groups)
-        return state, swap(layout, mask, swaps, x, grow)
+        return state, _swapped(pattern, layout, mask, swaps, x, gradients, gen)
 
     def notes(facts):
         if distribution == "uniform":
@@ -120,6 +107,24 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
 
     part = Pruner(start, evolve, probe, notes=notes, planned=share)
     return patterned(part, pattern)
+
+
+def _swapped(pattern, layout, mask, swaps, x, gradients, gen):
+    """(Q,) bool: ``mask`` after ``swaps`` a layer, which grow by the mean ``gradients (Q,)``."""
+
+    def grow(slot, k):
+        """bool: the places of the layer's k new weights."""
+        pruned = ~mask[slot.span]
+        return _grow(gradients[slot.span], pruned, k, gen)
+
+    def score(slot):
+        """float32 (size,): the mean gradient's size; at random below 0 if not reported."""
+        sizes = gradients[slot.span].abs()
+        return torch.where(sizes > 0, sizes, -drawn_scores(slot.size, gen))
+
+    if pattern.groups:
+        return swap_in_groups(layout, mask, swaps, x, score, pattern.groups)
+    return swap(layout, mask, swaps, x, grow)
 
 
 # --- on clients ---
