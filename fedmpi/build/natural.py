@@ -40,9 +40,10 @@ def with_clients(options, partition, client, client_names):
     _, kept = kept_clients(options, partition, client, client_names)
     N = len(kept)
     if options["clients"] not in (None, N):
+        # iid deals out any data, also those without classes.
         raise UserError(f"--clients {options['clients']}: the data set has {N} clients of its own, "
-                        f"by --partition {options['partition']}; leave --clients out, or name "
-                        f"another --partition, such as {DEFAULTS['partition']}")
+                        f"by --partition {options['partition']}; leave --clients out (--cohort "
+                        "takes some of them a round), or name another --partition, such as iid")
     return options | {"clients": N}
 
 

@@ -376,7 +376,7 @@ def test_small_natural_clients_can_be_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("options, line", [
-    ({"clients": 5}, "--clients 5: the data set has 3 clients of its own, .*leave --clients out, or name another"),
+    ({"clients": 5}, "--clients 5: the data set has 3 clients of its own, .*leave --clients out .*, or name another"),
     ({"partition": "natural:min_size=9"}, "min_size must be at most 7, what the largest of the 3 clients has, got 9"),
     ({"train_samples": 2}, "clients have fewer than 1 of the samples that are used; leave --train-samples out"),
     ({"partition": "natural", "dataset": "digits"}, "--partition natural needs a data set that says whose")])
