@@ -11,7 +11,7 @@ from fedmpi.build.natural import kept_clients
 from fedmpi.core.errors import UserError
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.methods.datasets.dataset import (Dataset, as_they_are, digest, num_outputs,
-                                             sample_shape, taken_as_ids)
+                                             num_test, sample_shape, taken_as_ids)
 from fedmpi.methods.noise.corrupt import apply
 from fedmpi.methods.partition.natural import Natural
 from fedmpi.plugins import fit
@@ -58,6 +58,19 @@ class Federation(NamedTuple):
     @property
     def shape(self):
         return sample_shape(self.dataset)
+
+
+def samples_text(data):
+    """How many samples each part of a ``Federation`` has."""
+    training = len(data.indices)
+    validation = len(data.validation)
+    server = len(data.server)
+    test = num_test(data.dataset)
+    parts = [f"{training:,} training", f"{validation:,} validation"]
+    if server:
+        parts.append(f"{server:,} of the server's own")
+    parts.append(f"{test:,} test samples")
+    return ", ".join(parts)
 
 
 def federation(options, parts, network=None):

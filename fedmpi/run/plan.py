@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from fedmpi.build import footprint
-from fedmpi.build.federation import cut, shared_arrays, without_pixels
+from fedmpi.build.federation import cut, samples_text, shared_arrays, without_pixels
 from fedmpi.build.needs import gpu_needs, host_need
 from fedmpi.build.population import dealt
 from fedmpi.build.server import min_samples_seen
@@ -25,7 +25,7 @@ from fedmpi.core.words import plural
 from fedmpi.core.layout import described
 from fedmpi.core.parts import Sampler
 from fedmpi.core.wide import labelled
-from fedmpi.methods.datasets.dataset import inputs_text, num_test
+from fedmpi.methods.datasets.dataset import inputs_text
 
 # Seconds after which no further try begins or goes on; the smallest one is always finished.
 LIMIT_S = 10.0
@@ -310,16 +310,7 @@ def _clients_text(data, asked, T):
 
 
 def _samples_text(options, data):
-    training = len(data.indices)
-    validation = len(data.validation)
-    server = len(data.server)
-    test = num_test(data.dataset)
-    parts = [f"{training:,} training", f"{validation:,} validation"]
-    if server:
-        parts.append(f"{server:,} of the server's own")
-    parts.append(f"{test:,} test samples")
-    counts = ", ".join(parts)
-    return f"{options['dataset']}: {counts}"
+    return f"{options['dataset']}: {samples_text(data)}"
 
 
 def _own_tests(data, run):

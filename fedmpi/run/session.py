@@ -268,16 +268,8 @@ def _opening(setup, seconds, width):
 
 def _samples_text(data, run):
     """How many samples each part of the data set has."""
-    from fedmpi.methods.datasets.dataset import num_test
-    training = len(data.indices)
-    validation = len(data.validation)
-    server = len(data.server)
-    test = num_test(data.dataset)
-    parts = [f"{training} training", f"{validation} validation"]
-    if server:
-        parts.append(f"{server} of the server's own")
-    parts.append(f"{test} test samples")
-    text = ", ".join(parts)
+    from fedmpi.build.federation import samples_text
+    text = samples_text(data)
     if run.own_tests is None:
         return text
     every = run.own_tests.test_every

@@ -1,7 +1,7 @@
 """Top-k: of each chunk of an update only the largest values travel, in a few bits each.
 
-    total = feedback memory + update                    memory: see ``fedmpi.wire.feedback``
-    sent  = the k largest |total| of each chunk, rounded to 2^bits levels;  memory = total - sent
+    total = feedback residual + update                residual: see ``fedmpi.wire.feedback``
+    sent  = the k largest |total| of each chunk, rounded to 2^bits levels;  residual = total - sent
 
 A chunk is ``chunk`` neighbours among the trained kept values of the message, so that positions are
 coded within the mask. k is ``share`` of its length, to the nearest number, at least 1. Of equal
@@ -53,8 +53,8 @@ def topk(share: float = 0.0156, chunk: int = 4096, bits: int = 2, feedback: floa
          average: Literal["senders", "all"] = "all"):
     """The ``share`` of largest values of each chunk, ``bits`` each; updates only.
 
-    ``bits`` are 2 to 8, or 32 for the values themselves. ``feedback`` is the decay of the memory of
-    unsent values: 0 is no memory, 1 forgets nothing. ``average=senders``: the merge takes the mean
+    ``bits`` are 2 to 8, or 32 for the values themselves. ``feedback`` is the decay of the residual
+    of unsent values: 0 keeps none, 1 forgets nothing. ``average=senders``: the merge takes the mean
     of each value over the clients that sent it, as the authors' code does. With ``all`` an unsent
     value counts as 0.
 
@@ -132,7 +132,7 @@ def _check(share, chunk, bits, feedback):
     if bits != WHOLE and not 2 <= bits <= 8:
         raise ValueError(f"bits must be 2 to 8, or {WHOLE} for the values themselves, got {bits}")
     if not 0 <= feedback <= 1:
-        raise ValueError(f"feedback must be in [0, 1], the decay of the memory, got {feedback}")
+        raise ValueError(f"feedback must be in [0, 1], the decay of the residual, got {feedback}")
 
 
 def _opened(arrays, K):

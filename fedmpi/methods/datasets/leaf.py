@@ -18,8 +18,7 @@ import numpy as np
 
 from fedmpi.core.errors import DataError
 from fedmpi.methods.datasets.dataset import Dataset, checked, moments
-from fedmpi.methods.datasets.stream import dataset_of
-from fedmpi.methods.datasets.text import bytes_per_token, characters, joined, tokens_line
+from fedmpi.methods.datasets.text import characters, of_clients
 
 SIDE = 28
 CLASSES = 62
@@ -69,20 +68,9 @@ def leaf_shakespeare(data_dir, folder: str = "shakespeare", context: int = 80):
     train, test = parts(path)
     users = sorted(train)
     texts = [text_of(path, user, train[user]) for user in users]
-    held = [text_of(path, user, test[user]) for user in sorted(test)]
-    coder = characters("".join([*texts, *held]))
-    x_train, offsets = joined(coder, texts)
-    x_test, test_offsets = joined(coder, held)
-    all_texts = ("".join(texts), "".join(held))
-    return dataset_of(
-        x_train, x_test, context, len(coder.names),
-        offsets=offsets,
-        test_offsets=test_offsets,
-        client_names=users,
-        names=coder.names,
-        token_bytes=tuple(map(bytes_per_token, all_texts, (x_train, x_test))),
-        remarks=(tokens_line(coder, len(x_train), len(x_test)),),
-        whose=path)
+    test_texts = [text_of(path, user, test[user]) for user in sorted(test)]
+    coder = characters("".join([*texts, *test_texts]))
+    return of_clients(coder, users, texts, test_texts, context, whose=path)
 
 
 def parts(path):

@@ -11,9 +11,8 @@ import os
 from collections import defaultdict
 
 from fedmpi.core.errors import DataError
-from fedmpi.methods.datasets.stream import TEST_SHARE, dataset_of
-from fedmpi.methods.datasets.text import (Kind, bytes_per_token, coder_of, joined,
-                                          read_text, tokens_line)
+from fedmpi.methods.datasets.stream import TEST_SHARE
+from fedmpi.methods.datasets.text import Kind, coder_of, of_clients, read_text
 
 FILE = os.path.join("tinyshakespeare", "input.txt")
 
@@ -44,19 +43,9 @@ def shakespeare(data_dir, tokens: Kind = "char", vocab: int = 0, context: int = 
                         "take --dataset text for a text without them")
     speakers = sorted(spoken)
     parts = [_split(spoken[name], test) for name in speakers]
-    coder = coder_of(tokens, vocab, content, "\n".join(train for train, _ in parts))
-    train, offsets = joined(coder, [train for train, _ in parts])
-    held, test_offsets = joined(coder, [held for _, held in parts])
-    texts = ["".join(part) for part in zip(*parts)]
-    return dataset_of(
-        train, held, context, len(coder.names),
-        offsets=offsets,
-        test_offsets=test_offsets,
-        client_names=speakers,
-        names=coder.names,
-        token_bytes=tuple(map(bytes_per_token, texts, (train, held))),
-        remarks=(tokens_line(coder, len(train), len(held)),),
-        whose=path)
+    texts, test_texts = zip(*parts)
+    coder = coder_of(tokens, vocab, content, "\n".join(texts))
+    return of_clients(coder, speakers, texts, test_texts, context, whose=path)
 
 
 def speeches(content):

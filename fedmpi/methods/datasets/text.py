@@ -159,6 +159,29 @@ def tokenizers():
     return library
 
 
+def of_clients(coder, names, train, test, context, whose):
+    """The ``Dataset`` of the clients ``names``, whose texts are ``train``, one each.
+
+    ``test`` are the texts of the test part. Windows have ``context`` tokens; ``whose`` names the
+    data in errors.
+    """
+    x_train, offsets = joined(coder, train)
+    x_test, test_offsets = joined(coder, test)
+    token_bytes = (
+        bytes_per_token("".join(train), x_train),
+        bytes_per_token("".join(test), x_test),
+    )
+    return dataset_of(
+        x_train, x_test, context, len(coder.names),
+        offsets=offsets,
+        test_offsets=test_offsets,
+        client_names=names,
+        names=coder.names,
+        token_bytes=token_bytes,
+        remarks=(tokens_line(coder, len(x_train), len(x_test)),),
+        whose=whose)
+
+
 def joined(coder, texts):
     """``(tokens (n,), offsets)`` of texts, one after the other."""
     coded = [coder.encode(text) for text in texts]

@@ -17,8 +17,7 @@ import numpy as np
 
 from fedmpi.core.errors import DataError
 from fedmpi.methods.datasets.dataset import Dataset, checked, moments
-from fedmpi.methods.datasets.stream import dataset_of
-from fedmpi.methods.datasets.text import bytes_per_token, characters, joined, tokens_line
+from fedmpi.methods.datasets.text import characters, of_clients
 
 GROUP = "examples"
 
@@ -63,20 +62,9 @@ def tff_shakespeare(data_dir, folder: str = ".", context: int = 80):
     train, test = _archives(data_dir, folder, "shakespeare", ("snippets",))
     names = sorted(train)
     texts = [_text(train[name]) for name in names]
-    held = [_text(test[name]) for name in sorted(test)]
-    coder = characters("".join([*texts, *held]))
-    x_train, offsets = joined(coder, texts)
-    x_test, test_offsets = joined(coder, held)
-    all_texts = ("".join(texts), "".join(held))
-    return dataset_of(
-        x_train, x_test, context, len(coder.names),
-        offsets=offsets,
-        test_offsets=test_offsets,
-        client_names=names,
-        names=coder.names,
-        token_bytes=tuple(map(bytes_per_token, all_texts, (x_train, x_test))),
-        remarks=(tokens_line(coder, len(x_train), len(x_test)),),
-        whose="tff-shakespeare")
+    test_texts = [_text(test[name]) for name in sorted(test)]
+    coder = characters("".join([*texts, *test_texts]))
+    return of_clients(coder, names, texts, test_texts, context, whose="tff-shakespeare")
 
 
 def _labelled(data_dir, folder, archive, fields, images_of):
