@@ -52,18 +52,22 @@ def clear(accumulator):
         total.zero_()
 
 
-def joined(accumulator, answers, K):
-    """int64, on the host: the sum of updates (K,), then the sums of the strategy's answers."""
-    update = accumulator.update[:K]
-    if not accumulator.totals:
-        return update.cpu().numpy()
-    parts = [update]
+def joined(accumulator, answers, K, start, stop):
+    """int64, on the host: the entries ``start`` to ``stop`` of all sums, one behind the other.
+
+    These are the sum of updates (K,), then the sums of the strategy's answers.
+    """
+    sums = [accumulator.update[:K]]
     for name, total in accumulator.totals.items():
-        field = answers[name]
-        size = size_of(field, K)
-        parts.append(total[:size])
-    whole = torch.cat(parts)
-    return whole.cpu().numpy()
+        size = size_of(answers[name], K)
+        sums.append(total[:size])
+    parts = []
+    for total in sums:
+        # Counted from the beginning of this sum.
+        first, last = max(start, 0), max(stop, 0)
+        parts.append(total[first:last])
+        start, stop = start - len(total), stop - len(total)
+    return torch.cat(parts).cpu().numpy()
 
 
 class Reply(NamedTuple):

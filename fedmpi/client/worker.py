@@ -393,13 +393,14 @@ class Worker:
         meta = {"row": job["row"]}
         return meta, {"loss": np.array([loss])}
 
-    def total(self, count):
-        """(count,) int64: this round's sums, laid out as by ``fedmpi.client.answer.joined``."""
-        K = count
-        if self.accumulator.totals:
-            # The sums of the strategy's answers come behind those of the K weights.
-            K = len(self.received.support)
-        return answers.joined(self.accumulator, self.parts.strategy.answers, K)
+    def total(self, start, stop):
+        """int64: this round's sums from ``start`` to ``stop``, see ``fedmpi.client.answer.joined``."""
+        accumulator = self.accumulator
+        if not accumulator.totals:
+            return accumulator.update[start:stop].cpu().numpy()
+        # The sums of the strategy's answers come behind those of the K weights.
+        K = len(self.received.support)
+        return answers.joined(accumulator, self.parts.strategy.answers, K, start, stop)
 
 
 def _raising(error):

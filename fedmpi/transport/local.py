@@ -4,7 +4,7 @@ import socket
 import time
 
 from fedmpi.core.stop import Stop
-from fedmpi.transport.base import Reply
+from fedmpi.transport.base import Reply, pieces, whole
 from fedmpi.wire.frame import pack, unpack
 
 
@@ -53,8 +53,12 @@ class Local:
             self.received += len(reply)
             yield Reply(index, *unpack(reply), 0, len(request), len(reply))
 
+    def total_pieces(self, count, take):
+        for start, stop in pieces(count):
+            take(start, self.worker.total(start, stop))
+
     def total(self, count):
-        return self.worker.total(count)
+        return whole(self.total_pieces, count)
 
     def stop_signal(self):
         return self.stop.asked

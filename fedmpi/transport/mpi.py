@@ -11,13 +11,14 @@ import socket
 import time
 
 import mpi4py
+import numpy as np
 from mpi4py import MPI
 
 from fedmpi.core import stop as stopping
 from fedmpi.core.errors import LostRank, UserError, WorkerError
 from fedmpi.transport import messages
 from fedmpi.transport.active_ranks import active_ranks
-from fedmpi.transport.base import Reply, named
+from fedmpi.transport.base import Reply, named, pieces, whole
 from fedmpi.transport.heartbeat import Heartbeat
 from fedmpi.transport.messages import LONGEST_S, READY, RUNG_S
 from fedmpi.transport.probe import probe
@@ -239,16 +240,23 @@ class Mpi:
         self.sent += len(buffer)
         return len(buffer)
 
-    def total(self, count):
+    def total_pieces(self, count, take):
         """Ranks add to their node's leader, leaders to rank 0: a node's network carries one sum."""
         for rank in self.workers:
             self._send({"kind": "total", "count": count}, rank)
         self._does(0, self._in_round("adding updates up"))
-        total = None
-        for comm in self.nodes:
-            total, received = messages.add_up(comm, total, self.check)
-            self.received += received
-        return total
+        adding = [messages.Adding(comm) for comm in self.nodes]
+        for start, stop in pieces(count):
+            total = None
+            for level in adding:
+                total, received = level.up(total, stop - start, self.check)
+                self.received += received
+            if total is None:
+                total = np.zeros(stop - start, np.int64)
+            take(start, total)
+
+    def total(self, count):
+        return whole(self.total_pieces, count)
 
     def map(self, jobs, arrays=None, meanwhile=()):
         jobs = list(jobs)

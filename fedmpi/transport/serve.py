@@ -13,7 +13,7 @@ from mpi4py import MPI
 from fedmpi.core import stop as stopping
 from fedmpi.core.errors import FedError, UserError, WireError
 from fedmpi.transport import messages
-from fedmpi.transport.base import named
+from fedmpi.transport.base import named, pieces
 from fedmpi.transport.heartbeat import Heartbeat
 from fedmpi.transport.messages import READY
 from fedmpi.transport.probe import be_probed
@@ -200,10 +200,14 @@ def _receive_shared(links, worker, meta):
 
 def _add_up(links, worker, meta):
     node, leaders = links.nodes
+    levels = [messages.Adding(node)]
+    if node.rank == 0:
+        levels.append(messages.Adding(leaders))
     with _or_abort():
-        total, _ = messages.add_up(node, worker.total(meta["count"]))
-        if node.rank == 0:
-            messages.add_up(leaders, total)
+        for start, stop in pieces(meta["count"]):
+            total = worker.total(start, stop)
+            for level in levels:
+                total, _ = level.up(total, stop - start)
 
 
 @contextlib.contextmanager
