@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ def joined(accumulator, answers, K, start, stop):
 class Reply(NamedTuple):
     """The results of a client's training, before they are encoded."""
 
-    support: torch.Tensor         # (K,) int32 of the mask at the end of the training
+    support: Any                  # (K,) of the mask at the end of the training
     update: torch.Tensor          # (K,) float32 on the device: trained minus received
     answers: dict                 # {name: tensor} of the strategy's
     kept: dict                    # {name: tensor} of the client's state
@@ -150,7 +150,7 @@ def _own_support(home, client, meta, arrays):
     code, bits = positions.encode(mask.numpy(), client.last_mask)
     meta["mask"] = code
     arrays["mask"] = bits
-    return home.layout.support(mask)
+    return home.layout.compact(mask)
 
 
 def _reply(parts, home, client, trained, support):

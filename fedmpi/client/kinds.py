@@ -6,12 +6,13 @@ from typing import NamedTuple
 import torch
 
 from fedmpi.client.home import Home
-from fedmpi.client.received import digest, placed
+from fedmpi.client.received import placed
 from fedmpi.compute.graphs import recorder
 from fedmpi.compute.staging import staging
 from fedmpi.core.errors import WireError
 from fedmpi.core.kinds import NetworkKind, kind, part, positions as positions_of
 from fedmpi.core.layout import bind
+from fedmpi.core.support import digest
 from fedmpi.core.tensors import constants
 from fedmpi.wire import positions
 

@@ -1,12 +1,12 @@
 """A client's model before its training, as it came over the wire."""
 
-import zlib
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from fedmpi.core.errors import WireError
+from fedmpi.core.support import Support, digest
 from fedmpi.wire import positions
 
 
@@ -14,19 +14,11 @@ class Received(NamedTuple):
     """A model as it came over the wire."""
 
     mask: torch.Tensor            # (Q,) bool
-    support: torch.Tensor         # (K,) int32
+    support: torch.Tensor | Support       # (K,) positions
     digest: int                   # of the support
     base: torch.Tensor            # (P,) float32, 0 off the support; on the device
     device_mask: torch.Tensor     # the mask, on the device
     trainable: torch.Tensor       # (R,) float32 on the device: 1 if trained, 0 if pruned
-
-
-def digest(support):
-    """A checksum of the ``support (K,)``, for both ends to compare."""
-    # No code writes to a support, so that its checksum may stay with it.
-    if not hasattr(support, "digest"):
-        support.digest = zlib.crc32(support.numpy())
-    return support.digest
 
 
 def decoded(home, codec, meta, arrays, last_mask=None, last=None):
@@ -44,7 +36,7 @@ def decoded(home, codec, meta, arrays, last_mask=None, last=None):
         mask, support, own_digest = last.mask, last.support, last.digest
     else:
         mask = torch.from_numpy(kept)
-        support = layout.support(mask)
+        support = layout.compact(mask)
         own_digest = digest(support)
     if own_digest != meta["support"]:
         raise WireError(f"the server's support is {meta['support']}, this worker decoded "

@@ -110,8 +110,7 @@ class Worker:
             personal=strategy.personal)
         self.layout = self.home.layout
         # Codecs treat dense positions by themselves.
-        num_dense = len(self.layout.dense_positions)
-        codec = fitted(parts.codec, num_dense, self.layout.num_averages)
+        codec = fitted(parts.codec, self.layout.num_dense, self.layout.num_averages)
         self.parts = parts._replace(codec=codec)
         self.samples = shards.samples(self.data, meta, parts, self.device)
         self._forget_rounds()

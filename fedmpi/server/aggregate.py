@@ -61,12 +61,12 @@ def aggregate(run, state, t, support, got, laps, lab, server_update=None):
     merged = x
     if run.pruner.keeps_pruned_values:
         # This pruner keeps values of pruned weights; the model has none.
-        merged = model_on(x, updates.support, run.layout)
+        merged = model_on(x, updates.places, run.layout)
     recorded = own_columns(run, strategy, updates, total)
 
     # Prune and grow; the rest of the state follows.
     for_pruner = replies_for_pruner(run, updates, weights, weighting, replies)
-    on_support = updates.support is support
+    on_support = updates.places is support
     changes = prune(run, state, t, x, for_pruner, on_support)
     changes["strategy"] = strategy
     changes["weighting"] = weighting
@@ -95,7 +95,7 @@ def updates_of(run, t, support, got, replies, server_update):
         round=Round(t, run.rounds))
     if server_update is not None:
         # Clients' masks may have widened the support.
-        server_update = carried(server_update, support, updates.support, run.layout.P)
+        server_update = carried(server_update, support, updates.places, run.layout.P)
         updates = updates._replace(server_update=server_update)
     return updates
 
@@ -161,7 +161,7 @@ def prune(run, state, t, x, replies, on_support):
 
     is_served = same and on_support and not rewound
     if not (run.pruner.keeps_pruned_values or is_served):
-        support = layout.support(mask)
+        support = layout.compact(mask)
         x = model_on(x, support, layout)
     mask_since = state["mask_since"]
     if not (same or torch.equal(mask, last)):

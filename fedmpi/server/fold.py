@@ -6,7 +6,7 @@ from fedmpi.client.answer import size_of
 from fedmpi.client.stats import Stats
 from fedmpi.core import exact_sum
 from fedmpi.core.parts import Round, Updates
-from fedmpi.core.support import below
+from fedmpi.core.support import below, positions_of
 
 
 def stack(run, replies, support):
@@ -41,9 +41,9 @@ def union(layout, support, replies):
     is_kept = torch.zeros(layout.P, dtype=torch.bool)
     # Keep the server's positions even if no client kept them.
     if support is not None:
-        is_kept[support] = True
+        is_kept[positions_of(support)] = True
     for reply in replies:
-        is_kept[reply.support] = True
+        is_kept[positions_of(reply.support)] = True
     positions = torch.nonzero(is_kept).flatten()
     return positions.int()
 
@@ -55,7 +55,7 @@ def _on_union(replies, support):
     B = torch.zeros(shape, dtype=torch.bool)
     for row, reply in enumerate(replies):
         # Supports are sorted, and each is part of the union.
-        columns = torch.searchsorted(support, reply.support)
+        columns = torch.searchsorted(support, positions_of(reply.support))
         U[row, columns] = reply.values
         B[row, columns] = True
     return U, B
@@ -66,14 +66,15 @@ def _on_all(reply, support):
     if len(reply.sent) == len(support):
         return reply.sent
     whole = torch.zeros(len(support), dtype=torch.bool)
-    whole[torch.searchsorted(support, reply.support)] = reply.sent
+    columns = torch.searchsorted(positions_of(support), positions_of(reply.support))
+    whole[columns] = reply.sent
     return whole
 
 
 def _spread(values, of, support):
     """(K,) on ``support``: ``values`` at the positions ``of``, a part of it, and 0 elsewhere."""
     whole = torch.zeros(len(support))
-    columns = torch.searchsorted(support, of)
+    columns = torch.searchsorted(positions_of(support), positions_of(of))
     whole[columns] = values
     return whole
 
@@ -178,7 +179,7 @@ def summed(run, updates, shares, support):
     return updates._replace(
         U=mean[None],
         B=None,
-        support=support,
+        places=support,
         n=updates.n.sum()[None],
         trained=below(support, run.layout.R),
         totals=totals)
@@ -197,7 +198,7 @@ def still(layout, strategy, C, N):
 
     With them a strategy's merge is tried before clients train.
     """
-    support = layout.dense_positions
+    support = layout.dense_support
     parts, totals = {}, {}
     for name, field in strategy.answers.items():
         if field.on == "any":
@@ -215,7 +216,7 @@ def still(layout, strategy, C, N):
     return Updates(
         U=torch.zeros(C, len(support)),
         B=None,
-        support=support,
+        places=support,
         n=ones,
         trained=below(support, layout.R),
         server_update=torch.zeros(len(support)),

@@ -39,5 +39,5 @@ def mask_counted(pruner, layout, state):
 def model_tested(run, state):
     """(P,): the model for tests, zero off its mask."""
     mask = mask_counted(run.pruner, run.layout, state)
-    support = run.layout.support(mask)
+    support = run.layout.compact(mask)
     return model_on(state["x"], support, run.layout)
