@@ -567,6 +567,9 @@ class Strategy(NamedTuple):
       entry, and the strategy needs nothing of a client's update as a whole. Only then may clients
       train networks of several kinds (``--also-model``): in ``updates.B`` each client holds the
       entries of its own network.
+    * ``in_pieces``: merge may get a piece of the vector at a time, with the same piece of x, of the
+      support and of the state's vectors (P,), so that the server holds no whole mean of a large
+      model. It must not look at ``updates.totals``.
     * ``features(network, inputs (n, ...)) -> (n, ...)`` makes the inputs of the server's own
       network (``--server-model``) from a client's network. ``Lab.fit`` trains the server's
       network, and ``task.server`` calls it when clients are tested.
@@ -618,6 +621,7 @@ class Strategy(NamedTuple):
     record: Callable | None = None
     classes: bool = False                  # needs one class a sample: refused for other tasks
     by_entry: bool = False
+    in_pieces: bool = False
     features: Callable | None = None
 
 

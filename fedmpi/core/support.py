@@ -217,6 +217,15 @@ def scattered(values, support, into):
     return into
 
 
+def copied(x, support, into):
+    """``into (P,)``, with the values of ``x (P,)`` at the sorted positions ``support (K,)``."""
+    if not isinstance(support, Support):
+        return scattered(gathered(x, support), support, into)
+    for _, _, places in support.stretches:
+        _write(x[places], places, into)
+    return into
+
+
 def _write(values, places, into):
     """Write ``values (k,)`` to ``places`` of ``into (P,)``, a slice or a tensor."""
     if isinstance(places, torch.Tensor) and into.device.type == "cpu":

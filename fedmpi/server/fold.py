@@ -158,8 +158,8 @@ def exact(rows):
     return whole.view(first.shape)
 
 
-def summed(run, updates, shares, support):
-    """``updates`` with one row for all C clients: their mean by ``shares (C,)``.
+def summed(run, updates, whole, support):
+    """``updates`` with one row for all C clients: their mean, the ``whole`` of shares being there.
 
     The workers have added it up, to the same bits in any order. Other answers keep a row a client.
     """
@@ -169,13 +169,21 @@ def summed(run, updates, shares, support):
         if field.fold == "sum":
             fields[name] = field
             sizes.append(size_of(field, K))
-    sums = run.transport.total(sum(sizes))
-    sums = torch.from_numpy(sums)
-    step, *others = sums.split(sizes)
+    num_values = sum(sizes)
+    means = torch.empty(num_values)
+
+    def take(start, piece):
+        sums = torch.from_numpy(piece)
+        # The update is a mean, the others are sums.
+        num_mean = min(max(K - start, 0), len(sums))
+        means[start: start + num_mean] = exact_sum.mean(sums[:num_mean], whole)
+        means[start + num_mean: start + len(sums)] = exact_sum.mean(sums[num_mean:], 1.0)
+
+    run.transport.total_pieces(num_values, take)
+    mean, *others = means.split(sizes)
     totals = {}
     for name, total in zip(fields, others):
         totals[name] = _total(total, fields[name])
-    mean = exact_sum.mean(step, float(shares.sum()))
     return updates._replace(
         U=mean[None],
         B=None,
@@ -186,11 +194,10 @@ def summed(run, updates, shares, support):
 
 
 def _total(total, field):
-    """A summed answer as float32, in the shape of its field."""
-    mean = exact_sum.mean(total, 1.0)
+    """The ``total (n,)`` of an answer in the shape of its field."""
     if field.on == "support":
-        return mean
-    return mean.view(field.on)
+        return total
+    return total.view(field.on)
 
 
 def still(layout, strategy, C, N):
