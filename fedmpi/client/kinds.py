@@ -35,12 +35,15 @@ def resident(whole, number, loss):
     layout, x, g = bind(network, statistics)
     assert layout.digest == one.layout.digest, f"the network {name} is laid out in two ways"
     counters = [(buffer, buffer.clone()) for _, buffer in constants(network, layout)]
+    initial = None
+    if whole.initial is not None:
+        initial = part(one, whole.initial)
     home = whole._replace(
         model=network,
         layout=one.layout,
         x=x,
         g=g,
-        initial=part(one, whole.initial),
+        initial=initial,
         recorder=recorder(network, whole.device, loss),
         stage=staging(layout.P, whole.device),
         counters=counters)

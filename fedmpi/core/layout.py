@@ -328,7 +328,7 @@ def bind(model, moving=()):
     layout = arranged(*shapes)
     _, first = prunable[0]
     x = torch.zeros(layout.P, device=first.device)
-    g = torch.zeros(layout.R, device=first.device)
+    g = _unwritten_zeros(layout.R, first.device)
     for slot, (_, tensor) in zip(layout.slots, prunable + others + statistics):
         view = slot.of(x)
         view.copy_(tensor.detach())
@@ -336,6 +336,19 @@ def bind(model, moving=()):
         if slot.offset < layout.R:
             tensor.grad = slot.of(g)
     return layout, x, g
+
+
+def _unwritten_zeros(n, device):
+    """float32 (n,): zeros. On the host a large vector takes no memory until it is written to.
+
+    Fused steps take gradients as autograd made them, and never write to this vector.
+    """
+    if device.type != "cpu":
+        return torch.zeros(n, device=device)
+    # Unlike torch, numpy asks the kernel for pages of zeros.
+    zeros = np.zeros(n + ALIGN, np.float32)
+    first = -zeros.ctypes.data // 4 % ALIGN
+    return torch.from_numpy(zeros[first: first + n])
 
 
 def described(layout):

@@ -164,8 +164,20 @@ def mask_of(support, Q):
     return mask
 
 
+def all_of(value, n, device="cpu"):
+    """(n,): a tensor whose entries are all ``value``, in the memory of one of them. Read only."""
+    return torch.tensor([value], device=device).expand(n)
+
+
+def is_one_entry(tensor):
+    """Whether the entries of a tensor, at least one, lie in the memory of one, as ``all_of``'s."""
+    return len(tensor) > 0 and tensor.stride() == (0,)
+
+
 def count(mask):
     """How many entries of ``mask (n,) bool``, on any device, are True."""
+    if is_one_entry(mask):
+        return len(mask) * int(mask[0])
     if mask.device.type == "cpu":
         return int(np.count_nonzero(mask.numpy()))
     return int(torch.count_nonzero(mask))

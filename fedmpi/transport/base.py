@@ -3,7 +3,7 @@
 A transport has these methods:
 
     share(meta, arrays)             a message of large read-only arrays, in memory once a node; the workers' meta gains
-                                    ``local_rank``
+                                    ``local_rank``, and ``memory(bytes) -> Room``, which all of a node's workers call
     publish(meta, arrays) -> bytes  the same message to every worker
     map(jobs, arrays=None, meanwhile=()) -> iterator of Reply, in any order
                                     ``arrays[i]``, a dict, travels with job i. While no answer has come, each step of
@@ -25,12 +25,30 @@ entries ``start`` to ``stop`` of its sums, or None if it adds nothing.
 """
 
 import time
-from typing import NamedTuple
+from contextlib import nullcontext
+from typing import Callable, NamedTuple
 
 import numpy as np
 
 # Entries of a sum that are on their way at a time: 64 MiB.
 PIECE = 1 << 23
+
+
+class Room(NamedTuple):
+    """Memory that the workers of a node share."""
+
+    # uint8, 0 at first
+    content: np.ndarray
+    # ``with lock(number):`` no other rank is inside a block of the same number.
+    lock: Callable
+    # Whether this rank is the first of these workers.
+    is_first: bool
+
+
+def own_room(num_bytes):
+    """The ``Room`` of a worker without others."""
+    content = np.zeros(num_bytes, np.uint8)
+    return Room(content, lambda number: nullcontext(), True)
 
 
 class Reply(NamedTuple):

@@ -4,7 +4,7 @@ import socket
 import time
 
 from fedmpi.core.stop import Stop
-from fedmpi.transport.base import Reply, pieces, whole
+from fedmpi.transport.base import Reply, own_room, pieces, whole
 from fedmpi.wire.frame import pack, unpack
 
 
@@ -24,7 +24,7 @@ class Local:
 
     def share(self, meta, arrays):
         self.sent += sum(array.nbytes for array in arrays.values())
-        self.worker.receive(meta | {"local_rank": 0}, arrays)
+        self.worker.receive(meta | {"local_rank": 0, "memory": own_room}, arrays)
 
     def publish(self, meta, arrays):
         buffer = pack(meta, arrays)

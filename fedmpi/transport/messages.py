@@ -279,6 +279,12 @@ def nodes(comm):
     return node, comm.Split(color, comm.rank)
 
 
+def mates(node, comm):
+    """The workers of this node, a communicator: all its ranks but rank 0, which has no use of it."""
+    color = 0 if comm.rank else MPI.UNDEFINED
+    return node.Split(color, node.rank)
+
+
 def crowding(node):
     """The number of this node's ranks per core; the cores are the ones any of them may run on."""
     cores = np.zeros(1 << 13, np.uint8)
