@@ -36,8 +36,10 @@ def test_stretches_are_the_positions_of_the_mask(mask, personal):
     x = torch.randn(layout.P)
     values = gathered(x, support)
     assert torch.equal(values, x[expected.long()])
-    assert torch.equal(scattered(values, support, torch.zeros(layout.P)), scattered(values, expected, torch.zeros(layout.P)))
-    assert torch.equal(copied(x, support, torch.zeros(layout.P)), torch.where(travels, x, 0))
+    alone = torch.where(travels, x, 0)
+    for places in (support, expected):
+        assert torch.equal(scattered(values, places, torch.zeros(layout.P)), alone)
+        assert torch.equal(copied(x, places, torch.zeros(layout.P)), alone)
     for bound in range(0, layout.P + 20, 3):
         assert below(support, bound) == below(expected, bound)
     for first in range(0, len(expected) + 1, 5):
