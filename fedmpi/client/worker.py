@@ -21,6 +21,7 @@ from fedmpi.client.team import side_by_side
 from fedmpi.client.train import prepared, spread, trained
 from fedmpi.compute.evaluate import by_sample
 from fedmpi.compute.forward import ensemble
+from fedmpi.core.allocator import give_back
 from fedmpi.core.errors import FedError, WireError
 from fedmpi.core.parts import Augmentation, Codec, Objective, Optimiser, Pruner, Schedule, Strategy
 from fedmpi.wire.codecs import fitted
@@ -123,6 +124,7 @@ class Worker:
                 self.layout, strategy.answers, self.device, self.memory)
         # Besides their sum.
         self.wants_single_updates = meta["wants_single_updates"]
+        give_back()
 
     def _forget_rounds(self):
         """Forget the messages of all rounds, and networks built for them."""

@@ -20,3 +20,15 @@ def keep_freed_memory():
     except (OSError, AttributeError):
         # Another C library: slower, not wrong.
         pass
+
+
+def give_back():
+    """Hand all freed memory back to the kernel, as far as whole pages are free.
+
+    For the end of work that is done once, such as building a model: its holes would stay.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        # Another C library.
+        pass
