@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from fedmpi.core.allocator import LARGE, give_back
 from fedmpi.core.errors import WireError
 from fedmpi.core.support import all_of, is_one_entry
 from fedmpi.core.support import Support, digest
@@ -49,6 +50,9 @@ def decoded(home, codec, meta, arrays, last_mask=None, last=None):
     if same:
         return last._replace(base=base), kept
     received = placed(home, mask, support, own_digest, base)
+    if layout.P >= LARGE:
+        # Holes of masks before, which gradients would leave unfilled.
+        give_back()
     return received, kept
 
 

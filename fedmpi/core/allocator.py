@@ -5,6 +5,8 @@ import ctypes
 # From malloc.h.
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
+# Weights of a model from which on saving memory is worth some work: 16 MiB of float32.
+LARGE = 1 << 22
 
 
 def keep_freed_memory():
