@@ -1,5 +1,6 @@
 """The memory of a process: freed, but not given back to the kernel."""
 
+import contextlib
 import ctypes
 
 # From malloc.h.
@@ -29,8 +30,6 @@ def give_back():
 
     For the end of work that is done once, such as building a model: its holes would stay.
     """
-    try:
+    # Another C library has no such function.
+    with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError):
-        # Another C library.
-        pass
