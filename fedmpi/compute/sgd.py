@@ -199,8 +199,10 @@ def descend(task, descent=Descent(), own_batches=()):
     travelled = _travelled(task.optimiser, lrs[:taken])
     state = {}
     if descent.resumes:
-        # The recorder's next training writes to its tensors again.
-        state = {name: tensor.clone() for name, tensor in states_of(operands).items()}
+        state = states_of(operands)
+    if task.recorder is not None:
+        # Its next training writes to its tensors again.
+        state = {name: tensor.clone() for name, tensor in state.items()}
     return Trained(loss, taken, seen, travelled, state)
 
 
@@ -261,9 +263,7 @@ def _start(task, descent, x):
     start = {"total": torch.zeros((), device=x.device)}
     if x.is_cuda:
         start["lr"] = torch.zeros((), device=x.device)
-    state = task.optimiser.init(x)
-    resume(state, task.inner)
-    for name, tensor in state.items():
+    for name, tensor in _first_state(task, x).items():
         start[STATE + name] = tensor
     may_move = task.probe.epoch is not None
     if may_move or count(task.mask) < layout.num_weights:
@@ -273,6 +273,17 @@ def _start(task, descent, x):
     if descent.shift is not None:
         start["shift"] = shift_of(descent, task)
     return start
+
+
+def _first_state(task, x):
+    """The optimiser's state before the first step on ``x (R,)``: new, or ``task.inner`` itself."""
+    names = task.optimiser.init(x[:0]).keys()
+    # A recorded step has tensors of its own.
+    if task.recorder is None and task.inner.keys() == names:
+        return task.inner
+    state = task.optimiser.init(x)
+    resume(state, task.inner)
+    return state
 
 
 def resume(state, inner):
