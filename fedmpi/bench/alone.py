@@ -1,12 +1,15 @@
 """What a large round cannot do without, done alone on the same ranks: bytes copied, sent and
 written, and a step of torch's own AdamW.
 
-Each is measured in pieces of PIECE values, which are far larger than a cache, and scaled: whole
-vectors once more would not fit beside those of the round.
+Each is done piece by piece, of PIECE values, which are larger than a cache: whole vectors once
+more would not fit beside those of the round.
 """
 
+import math
 import os
 import time
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,80 +19,99 @@ from fedmpi.core.errors import UserError
 # Values of float32 a piece: 64 MiB.
 PIECE = 1 << 24
 PIECE_BYTES = 4 * PIECE
-# Each is done so often; the first time touches the memory.
-TIMES = 3
+
+
+class Taken(NamedTuple):
+    """Seconds by the clock, and of this process's processor time."""
+
+    wall: float
+    busy: float
 
 
 class Side:
     """Rank 0's part of a measurement, and a worker's: the same jobs for both."""
 
     def run(self, job, arrays):
-        """The answer of the method that ``job["alone"]`` names: its seconds."""
+        """What the method that ``job["alone"]`` names takes, for ``job["pieces"]``: a Taken."""
         method = getattr(self, job["alone"])
-        seconds = method() or 0.0
-        return {}, {"seconds": np.array([seconds])}
+        taken = method(job["pieces"]) or ()
+        return {}, {"taken": np.array(taken)}
 
-    def open(self):
+    def open(self, pieces):
         """Open a communicator of the bench's own, on all ranks at the same time."""
         from fedmpi.transport import messages
+        self.messages = messages
         self.comm = messages.duplicate(messages.MPI.COMM_WORLD)
         self.source = np.ones(PIECE, np.float32)
         self.target = np.zeros(PIECE, np.float32)
 
-    def copied(self):
-        """Seconds to copy a piece."""
-        return _fastest(lambda: np.copyto(self.target, self.source))
+    def copied(self, pieces):
+        """Copies of so many pieces."""
+        return _taken(lambda: np.copyto(self.target, self.source), pieces)
 
-    def stepped(self):
-        """Seconds of a step of ``torch.optim.AdamW`` on a piece, with moments of its own."""
+    def stepped(self, pieces):
+        """Steps of ``torch.optim.AdamW`` on pieces, with moments of their own."""
         x = torch.zeros(PIECE, requires_grad=True)
         x.grad = torch.full((PIECE,), 0.01)
         optimiser = torch.optim.AdamW([x], fused=True)
-        return _fastest(optimiser.step)
+        return _taken(optimiser.step, pieces)
 
-    def spread(self):
-        """Seconds until everybody has a piece of rank 0, by MPI's own broadcast."""
-        return self._together(lambda: self.comm.Bcast(self.target))
-
-    def sent(self):
-        """Seconds until rank 0 has a piece of everybody, one after the other."""
-        def gather():
+    def spread(self, pieces):
+        """The way of pieces from rank 0 to everybody, at once."""
+        def work():
             if self.comm.rank:
-                self.comm.Send(self.source, 0)
+                self._wait([self.comm.Irecv(self.target, 0)])
+                return
+            others = range(1, self.comm.size)
+            self._wait([self.comm.Isend(self.source, rank) for rank in others])
+
+        return self._at_once(work, pieces)
+
+    def sent(self, pieces):
+        """The way of pieces from everybody to rank 0, one rank after the other."""
+        def work():
+            if self.comm.rank:
+                self._wait([self.comm.Isend(self.source, 0)])
                 return
             for rank in range(1, self.comm.size):
-                self.comm.Recv(self.target, rank)
+                self._wait([self.comm.Irecv(self.target, rank)])
 
-        return self._together(gather)
+        return self._at_once(work, pieces)
 
-    def _together(self, work):
-        """Seconds of ``work()`` of all ranks, which begin at the same time."""
-        def timed():
-            self.comm.Barrier()
-            return _seconds(work)
+    def _wait(self, requests):
+        """Wait as ranks of ours do: MPI's own waiting would burn the others' processor time."""
+        self.messages.wait(partial(self.messages.MPI.Request.Testall, requests))
 
-        return min(timed() for _ in range(TIMES))
+    def _at_once(self, work, pieces):
+        """``work()`` of all ranks, which begin at the same time."""
+        self.messages.barrier(self.comm)
+        return _taken(work, pieces)
 
 
-def _seconds(work):
-    begin = time.perf_counter()
+def _taken(work, pieces):
+    """The ``Taken`` of ``work()`` once a piece, after a first time that touches memory.
+
+    The last piece may be a part of one, which takes its part of the time.
+    """
     work()
-    return time.perf_counter() - begin
-
-
-def _fastest(work):
-    """The fewest seconds of a few times ``work()``."""
-    return min(_seconds(work) for _ in range(TIMES))
+    whole = math.ceil(pieces)
+    begin, begin_busy = time.perf_counter(), time.process_time()
+    for _ in range(whole):
+        work()
+    wall_s = time.perf_counter() - begin
+    busy_s = time.process_time() - begin_busy
+    share = pieces / whole
+    return Taken(wall_s * share, busy_s * share)
 
 
 def written(folder, num_bytes):
-    """Seconds to write a file of so many bytes to ``folder`` and to wait for the disk.
+    """The ``Taken`` of a file of so many bytes in ``folder``, until it is on the disk.
 
     The file is removed. UserError if the folder takes no file.
     """
     path = os.path.join(folder, "alone.tmp")
     piece = np.ones(min(PIECE_BYTES, num_bytes), np.uint8)
-    begin = time.perf_counter()
+    begin, begin_busy = time.perf_counter(), time.process_time()
     try:
         with open(path, "wb") as file:
             left = num_bytes
@@ -98,8 +120,8 @@ def written(folder, num_bytes):
                 left -= len(piece)
             file.flush()
             os.fsync(file.fileno())
-        seconds = time.perf_counter() - begin
+        taken = Taken(time.perf_counter() - begin, time.process_time() - begin_busy)
         os.unlink(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; name another --folder") from error
-    return seconds
+    return taken

@@ -11,11 +11,13 @@ from fedmpi.methods.models.gpt2 import Gpt2
 
 # Tokens of context, and weights of a head of attention.
 CONTEXT, HEAD = 1024, 64
+# Depth, width and context of models that are smaller than a block of one head.
+SMALL = 1, 16, 16
 # GPT-2's share of weights outside of blocks, at 124 million.
 OUTSIDE = 0.31
 # Weights of a block by the square of its width: four of attention, eight of the MLP.
 SQUARES = 12
-# No loss has a gradient below: values are drawn between 0 and this.
+# The largest value of a gradient.
 LARGEST = 0.01
 
 
@@ -26,17 +28,16 @@ def given(shape, classes, weights: float = 124e6):
 
     Example: fedmpi train --model fedmpi.bench.given:given:weights=100000
     """
-    depth, width, vocab = sizes(weights)
-    return Given(classes, depth, width, vocab)
+    return Given(classes, *sizes(weights))
 
 
 def sizes(weights):
-    """``(depth, width, vocab)`` of a GPT-2 of about so many weights.
+    """``(depth, width, context, vocab)`` of a GPT-2 of about so many weights.
 
     Depth grows with width, as in the smallest GPT-2; the table takes the rest.
 
     >>> sizes(124e6)
-    (12, 768, 49312)
+    (12, 768, 1024, 49842)
     """
     if not weights >= 1e4:
         raise ValueError(f"weights must be at least 10000, got {weights:g}")
@@ -44,21 +45,20 @@ def sizes(weights):
     # Of depth = width / HEAD blocks.
     heads = (in_blocks / (SQUARES * HEAD ** 2)) ** (1 / 3)
     depth = max(1, round(heads))
-    width = HEAD * depth
+    width, context = HEAD * depth, CONTEXT
     if weights < SQUARES * HEAD ** 2 + HEAD * CONTEXT:
-        # A block of 64 would be too large.
-        depth, width = 1, 16
-    rest = weights - SQUARES * depth * width ** 2 - CONTEXT * width
+        depth, width, context = SMALL
+    rest = weights - SQUARES * depth * width ** 2 - context * width
     vocab = max(1, round(rest / width))
-    return depth, width, vocab
+    return depth, width, context, vocab
 
 
 class Given(Gpt2):
     """Samples (n, ...) to logits (n, classes) of 0."""
 
-    def __init__(self, classes, depth, width, vocab):
+    def __init__(self, classes, depth, width, context, vocab):
         super().__init__(
-            CONTEXT, vocab, depth, width, heads=1, dropout=0.0, recompute=False)
+            context, vocab, depth, width, heads=1, dropout=0.0, recompute=False)
         self.classes = classes
 
     def forward(self, samples):
@@ -79,7 +79,7 @@ class Gradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, _):
-        """The gradients of all weights: one value a row, in one number of memory a row."""
+        """The gradients of all weights: one value a row, told once."""
         gradients = []
         for number, shape in enumerate(ctx.shapes):
             rows = torch.arange(shape[0], dtype=torch.float32)

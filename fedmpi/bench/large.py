@@ -6,7 +6,8 @@ takes one step of AdamW, and there is a client a worker.
 
 A phase's reference is what it cannot do without: so many bytes copied, sent or written, and torch's
 own step. They are measured alone, turn by turn with rounds, see ``fedmpi.bench.alone``. Ranks of one
-machine share a clock, by which phases begin and end.
+machine share a clock, by which phases begin and end. Processor time, of which other programs take
+less, is compared by the rank.
 
 Memory is the peak of a process (VmHWM) less that after a round of a tiny model, by the weight.
 Memory that ranks of a node share is told by itself.
@@ -49,6 +50,8 @@ TINY = 20_000
 # Rounds before the memory is read: the second round reuses the first one's buffers.
 ROUNDS = 2
 PHASES = ("model out", "step", "answer", "sum and merge", "checkpoint")
+# Whose processor time is told.
+SERVER, WORKER = "busy, rank 0", "busy, a worker"
 STATUS = "/proc/self/status"
 
 
@@ -94,7 +97,8 @@ class Stamped:
     def run(self, job, arrays):
         if "told" in job:
             moments, self.moments = self.moments, []
-            return {}, {"moments": np.array(moments), "memory": memory()}
+            busy_s = np.array([time.process_time()])
+            return {}, {"moments": np.array(moments), "memory": memory(), "busy": busy_s}
         if "alone" in job:
             return self.side.run(job, arrays)
         begin = time.perf_counter()
@@ -199,25 +203,35 @@ def _rounds(arm, transport, rounds):
 
 
 def _round(arm, transport):
-    """``{phase: seconds}`` of one round, and of its record and checkpoint."""
+    """``{phase or rank: seconds}`` of one round, and of its record and checkpoint."""
     rows = []
     arm.done += 1
-    begin = time.perf_counter()
+    worker_busy_s = _busy_s(_told(transport))
+    begin, begin_busy = time.perf_counter(), time.process_time()
     arm.state = loop.simulate(
         arm.run, arm.state, arm.store, arm.done, arm.done, on_round=rows.append)
     saved = time.perf_counter()
+    server_s = time.process_time() - begin_busy
+    told = _told(transport)
+    worker_s = np.max(_busy_s(told) - worker_busy_s)
     merged = begin + rows[0]["round_s"]
-    moments = [reply.arrays["moments"] for reply in _told(transport)]
     # The last worker to begin has the model last, and so on.
     begins, steps, answers, ends = [], [], [], []
-    for of_worker in moments:
-        first, stepped, last = of_worker.T
+    for reply in told:
+        first, stepped, last = reply.arrays["moments"].T
         begins.append(first[0])
         steps.append(np.sum(stepped - first))
         answers.append(np.sum(last - stepped))
         ends.append(last[-1])
     seconds = (max(begins) - begin, max(steps), max(answers), merged - max(ends), saved - merged)
-    return dict(zip(PHASES, map(float, seconds)))
+    by_phase = dict(zip(PHASES, map(float, seconds)))
+    return by_phase | {SERVER: server_s, WORKER: float(worker_s)}
+
+
+def _busy_s(told):
+    """The processor time of each worker so far, by rank."""
+    by_rank = {reply.rank: float(reply.arrays["busy"][0]) for reply in told}
+    return np.array([by_rank[rank] for rank in sorted(by_rank)])
 
 
 def _told(transport):
@@ -237,60 +251,73 @@ def _memories(transport):
 
 def _turns(arm, transport, strategy, repeats, folder, say):
     """``(rounds, references)``: for each phase the seconds of every repeat."""
-    taken = {phase: [] for phase in PHASES}
-    reference = {phase: [] for phase in PHASES}
+    names = (*PHASES, SERVER, WORKER)
+    taken = {name: [] for name in names}
+    reference = {name: [] for name in names}
     side = alone.Side()
-    together(transport, {"alone": "open"}, side)
+    together(transport, {"alone": "open", "pieces": 0}, side)
     for number in range(repeats):
         of_round = _round(arm, transport)
         of_bytes = _alone(arm, transport, side, strategy, folder)
-        for phase in PHASES:
-            taken[phase].append(of_round[phase])
-            reference[phase].append(of_bytes[phase])
-        say(f"{turn(number + 1)}: a round {sum(of_round.values()):.2f} s, the same bytes alone "
-            f"{sum(of_bytes.values()):.2f} s")
+        for name in names:
+            taken[name].append(of_round[name])
+            reference[name].append(of_bytes[name])
+        round_s, bytes_s = _of_phases(of_round), _of_phases(of_bytes)
+        say(f"{turn(number + 1)}: a round {round_s:.2f} s, the same bytes alone {bytes_s:.2f} s")
     return taken, reference
 
 
+def _of_phases(seconds):
+    return sum(seconds[phase] for phase in PHASES)
+
+
 def _alone(arm, transport, side, strategy, folder):
-    """``{phase: seconds}`` of what a phase cannot do without, on the same ranks."""
-    K = arm.run.layout.num_values
+    """``{phase or rank: seconds}`` of what it cannot do without, on the same ranks."""
+    pieces = arm.run.layout.num_values / alone.PIECE
     others = num_workers(transport) - 1
-    # Of a piece. Copies of workers share the memory's bandwidth, as in a round.
-    worker_copy_s = _slowest_s(transport, "copied")
-    worker_step_s = _slowest_s(transport, "stepped")
-    server_copy_s = side.copied()
-    spread_s = _together_s(transport, "spread", side)
-    sent_s = _together_s(transport, "sent", side)
     vectors = STRATEGIES[strategy]
-    pieces = K / alone.PIECE
-    of_piece = {
+    # Copies of workers share the memory's bandwidth, as in a round.
+    copied = _of_workers(transport, "copied", pieces)
+    stepped = _of_workers(transport, "stepped", pieces)
+    own_copied = side.copied(pieces)
+    spread_here, spread_there = _of_all(transport, "spread", side, pieces)
+    sent_here, sent_there = _of_all(transport, "sent", side, pieces)
+    written = alone.written(folder, _checkpoint_bytes(arm.store))
+    # Sums of 8 bytes are added on rank 0 as in three copies; then it reads them, writes their mean
+    # (1.5), and adds this to the model (1.5), by way of the strategy's vectors (1 each). The digest
+    # reads the model (.5).
+    merging = 3 * others + 3.5 + vectors
+    return {
         # From the model into the message, to everybody, from the message into the model.
-        "model out": server_copy_s + spread_s + worker_copy_s,
+        "model out": own_copied.wall + spread_here.wall + copied.wall,
         # From the received model into the trained one.
-        "step": worker_copy_s + worker_step_s,
+        "step": copied.wall + stepped.wall,
         # Reads two vectors, reads and writes sums of 8 bytes: as much as three copies.
-        "answer": 3 * worker_copy_s,
-        # Sums of 8 bytes are sent, and added on rank 0 as in three copies; then it reads them,
-        # writes their mean (1.5), and adds this to the model (1.5), by way of the strategy's
-        # vectors (1 each). The digest reads the model (.5).
-        "sum and merge": 2 * sent_s + (3 * others + 3.5 + vectors) * server_copy_s,
+        "answer": 3 * copied.wall,
+        "sum and merge": 2 * sent_here.wall + merging * own_copied.wall,
+        "checkpoint": written.wall,
+        SERVER: ((1 + merging) * own_copied.busy + spread_here.busy + 2 * sent_here.busy
+                 + written.busy),
+        WORKER: 5 * copied.busy + stepped.busy + spread_there.busy + 2 * sent_there.busy,
     }
-    seconds = {phase: pieces * piece_s for phase, piece_s in of_piece.items()}
-    seconds["checkpoint"] = alone.written(folder, _checkpoint_bytes(arm.store))
-    return seconds
 
 
-def _slowest_s(transport, name):
-    """Seconds of the slowest worker, all of them at the same time."""
-    jobs = [{"alone": name}] * num_workers(transport)
-    return max(float(reply.arrays["seconds"][0]) for reply in transport.map(jobs))
+def _of_workers(transport, name, pieces):
+    """The ``Taken`` of the slowest worker, all of them at the same time."""
+    jobs = [{"alone": name, "pieces": pieces}] * num_workers(transport)
+    return _slowest(reply.arrays for reply in transport.map(jobs))
 
 
-def _together_s(transport, name, side):
-    """Seconds of rank 0, with all workers at the same job."""
-    own, _ = together(transport, {"alone": name}, side)
-    return float(own["seconds"][0])
+def _of_all(transport, name, side, pieces):
+    """``(rank 0's Taken, the slowest worker's)`` at the same job."""
+    own, others = together(transport, {"alone": name, "pieces": pieces}, side)
+    return _slowest([own]), _slowest(others)
+
+
+def _slowest(answers):
+    """The most of each number among the ``Taken`` of the answers."""
+    rows = np.array([answer["taken"] for answer in answers])
+    return alone.Taken(*rows.max(axis=0).tolist())
 
 
 def _checkpoint_bytes(store):
@@ -303,13 +330,20 @@ def _checkpoint_bytes(store):
 
 
 def _tell_phases(taken, reference, say):
-    """Print a line a phase, and one for all; returns the ratio of all."""
+    """Print a line a phase, one for all, and one for each kind of rank; returns all's ratio."""
     for phase in PHASES:
         say(_phase_line(phase, taken[phase], reference[phase]))
-    whole = [sum(numbers) for numbers in zip(*taken.values())]
-    plain = [sum(numbers) for numbers in zip(*reference.values())]
+    whole = _sums(taken)
+    plain = _sums(reference)
     say(_phase_line("round", whole, plain))
+    for rank in (SERVER, WORKER):
+        say(_phase_line(rank, taken[rank], reference[rank]))
     return statistics.median(ratios(whole, plain))
+
+
+def _sums(seconds):
+    """The seconds of all phases together, of every repeat."""
+    return [sum(numbers) for numbers in zip(*[seconds[phase] for phase in PHASES])]
 
 
 def _phase_line(phase, taken, reference):
