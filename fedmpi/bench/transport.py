@@ -281,7 +281,7 @@ def _worker(network):
         return torch.device(name)
 
     worker = Worker(build, pick)
-    worker.receive({"kind": "data", "local_rank": 0}, {})
+    worker.receive({"kind": "data", "local_rank": 0, "memory": own_room}, {})
     nothing = np.zeros(network.weight.numel(), bool)
     known, known_array = positions.encode(nothing)
     setup = {

@@ -1,12 +1,13 @@
 """A client's model before its training, as it came over the wire."""
 
-import zlib
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from fedmpi.core.errors import WireError
+from fedmpi.core.support import all_of, is_one_entry
+from fedmpi.core.support import Support, digest
 from fedmpi.wire import positions
 
 
@@ -14,19 +15,11 @@ class Received(NamedTuple):
     """A model as it came over the wire."""
 
     mask: torch.Tensor            # (Q,) bool
-    support: torch.Tensor         # (K,) int32
+    support: torch.Tensor | Support       # (K,) positions
     digest: int                   # of the support
     base: torch.Tensor            # (P,) float32, 0 off the support; on the device
     device_mask: torch.Tensor     # the mask, on the device
-    trainable: torch.Tensor       # (R,) float32 on the device: 1 if trained, 0 if pruned
-
-
-def digest(support):
-    """A checksum of the ``support (K,)``, for both ends to compare."""
-    # No code writes to a support, so that its checksum may stay with it.
-    if not hasattr(support, "digest"):
-        support.digest = zlib.crc32(support.numpy())
-    return support.digest
+    trainable: torch.Tensor       # (R,) float32 on the device: 1 if trained, 0 if pruned; read only
 
 
 def decoded(home, codec, meta, arrays, last_mask=None, last=None):
@@ -43,24 +36,51 @@ def decoded(home, codec, meta, arrays, last_mask=None, last=None):
     if same:
         mask, support, own_digest = last.mask, last.support, last.digest
     else:
-        mask = torch.from_numpy(kept)
-        support = layout.support(mask)
+        mask = _smallest(kept)
+        # The array of this rank's own is free again if every weight is kept.
+        kept = mask.numpy()
+        support = layout.compact(mask)
         own_digest = digest(support)
     if own_digest != meta["support"]:
         raise WireError(f"the server's support is {meta['support']}, this worker decoded "
                         f"{own_digest}")
     values = codec.down.decode(arrays, len(support))
+    base = _base(home, values, support, last, same)
     if same:
-        # Every position off the support is 0 already.
-        base = home.stage.up(values, support, last.base)
         return last._replace(base=base), kept
-    buffer = None
-    if last is not None:
-        # A new buffer would cost as much as filling three.
-        buffer = last.base.zero_()
-    base = home.stage.up(values, support, buffer)
     received = placed(home, mask, support, own_digest, base)
     return received, kept
+
+
+def _smallest(kept):
+    """(Q,) bool, read only: the mask ``kept``, numpy's, in little memory if every weight is kept."""
+    if kept.all():
+        return all_of(True, len(kept))
+    return torch.from_numpy(kept)
+
+
+def _base(home, values, support, last, same):
+    """(P,) on the device: the decoded ``values (K,)`` on the support, 0 elsewhere.
+
+    ``same``: the support is that of ``last``, the model received before.
+    """
+    if _is_whole(home, values):
+        # In the memory of the message.
+        return values
+    if last is None:
+        return home.stage.up(values, support)
+    # A new buffer would cost as much as filling three.
+    buffer = last.base
+    if not same:
+        # Else every position off the support is 0 already.
+        buffer.zero_()
+    return home.stage.up(values, support, buffer)
+
+
+def _is_whole(home, values):
+    """Whether the decoded values are the model's whole vector, on the device."""
+    has_all = len(values) == home.layout.P
+    return has_all and values.dtype == torch.float32 and home.device.type == "cpu"
 
 
 def _is_last_mask(meta, kept, last):
@@ -76,7 +96,10 @@ def placed(home, mask, support, digest, base):
     """The ``Received`` of a model ``base (P,)`` on the device, 0 off ``mask (Q,)``."""
     device, layout = home.device, home.layout
     device_mask = mask.to(device)
-    # Biases and norms, behind the prunable weights, are always trained.
-    trainable = torch.ones(layout.R, device=device)
-    trainable[: layout.Q] = device_mask
+    if is_one_entry(mask):
+        trainable = all_of(1.0, layout.R, device)
+    else:
+        # Biases and norms, behind the prunable weights, are always trained.
+        trainable = torch.ones(layout.R, device=device)
+        trainable[: layout.Q] = device_mask
     return Received(mask, support, digest, base, device_mask, trainable)

@@ -94,6 +94,7 @@ class Worker:
     def _take_data(self, meta, arrays):
         self.data = arrays
         self.local_rank = meta["local_rank"]
+        self.memory = meta["memory"]
 
     def _take_setup(self, meta, arrays):
         options = meta["options"]
@@ -110,8 +111,7 @@ class Worker:
             personal=strategy.personal)
         self.layout = self.home.layout
         # Codecs treat dense positions by themselves.
-        num_dense = len(self.layout.dense_positions)
-        codec = fitted(parts.codec, num_dense, self.layout.num_averages)
+        codec = fitted(parts.codec, self.layout.num_dense, self.layout.num_averages)
         self.parts = parts._replace(codec=codec)
         self.samples = shards.samples(self.data, meta, parts, self.device)
         self._forget_rounds()
@@ -119,7 +119,8 @@ class Worker:
         self.last_mask = positions.decode(code, array, self.layout.Q)
         self.accumulator = None
         if meta["sums_on_workers"]:
-            self.accumulator = answers.empty_accumulator(self.layout, strategy.answers, self.device)
+            self.accumulator = answers.empty_accumulator(
+                self.layout, strategy.answers, self.device, self.memory)
         # Besides their sum.
         self.wants_single_updates = meta["wants_single_updates"]
 
@@ -140,7 +141,7 @@ class Worker:
                             f"{self.layout.digest}")
         self.t = meta["t"]
         if self.accumulator is not None:
-            answers.clear(self.accumulator)
+            answers.clear(self.accumulator, self.t)
         if "mask" in meta:
             self.received, self.last_mask = decoded(
                 self.home, self.parts.codec, meta, arrays, self.last_mask, self.received)
@@ -393,13 +394,13 @@ class Worker:
         meta = {"row": job["row"]}
         return meta, {"loss": np.array([loss])}
 
-    def total(self, count):
-        """(count,) int64: this round's sums, laid out as by ``fedmpi.client.answer.joined``."""
-        K = count
+    def total(self, start, stop):
+        """int64: this round's sums from ``start`` to ``stop``, see ``fedmpi.client.answer.joined``."""
+        K = stop
         if self.accumulator.totals:
             # The sums of the strategy's answers come behind those of the K weights.
             K = len(self.received.support)
-        return answers.joined(self.accumulator, self.parts.strategy.answers, K)
+        return answers.joined(self.accumulator, self.parts.strategy.answers, K, start, stop)
 
 
 def _raising(error):

@@ -342,10 +342,10 @@ def _step(task, descent, x, sparse, operands):
         if shifted:
             g.add_(operands["shift"])
         if sparse:
-            gradients = _scaled(gradients, trainables, as_a_vector)
+            gradients = _scaled(gradients, trainables)
         if clip_norm:
             factor = clipping(clip_norm, gradients, order)
-            gradients = _scaled(gradients, factor, as_a_vector)
+            gradients = _scaled(gradients, factor)
         if lr is None:
             lr = operands["lr"]
         move(gradients, lr)
@@ -379,9 +379,10 @@ def _added_up(slopes, count, inputs, labels):
     return total, sums
 
 
-def _scaled(gradients, factors, in_place):
-    """The gradients times their factors; not in place if two weights may share a gradient."""
-    if not in_place:
+def _scaled(gradients, factors):
+    """The gradients times their factors, in place unless two weights share a gradient."""
+    addresses = {gradient.data_ptr() for gradient in gradients}
+    if len(addresses) < len(gradients):
         return torch._foreach_mul(gradients, factors)
     torch._foreach_mul_(gradients, factors)
     return gradients

@@ -50,6 +50,7 @@ import torch
 
 from fedmpi.core.layout import Layout
 from fedmpi.core.renamed import renamed
+from fedmpi.core.support import positions_of
 
 
 def __getattr__(name):
@@ -485,7 +486,7 @@ class Updates(NamedTuple):
     U: torch.Tensor               # (C, K) float32: trained minus received
     # (C, K) bool: the entries that a client holds, U being 0 elsewhere; None: all of them.
     B: torch.Tensor | None
-    support: torch.Tensor         # (K,) int32, sorted positions in x
+    places: Any                   # (K,) sorted positions in x: int32, or a Support
     n: torch.Tensor               # (C,) float64 samples
     trained: int                  # number of columns of trained parameters; buffers follow
     # (K,) float32: the update of the server's training beside the clients', see Strategy.
@@ -503,6 +504,11 @@ class Updates(NamedTuple):
     # (C, K) bool: the entries that a client's codec has sent; None: all that the client holds. Means
     # are over these, see Codec.
     sent: torch.Tensor | None = None
+
+    @property
+    def support(self):
+        """(K,) int32: the sorted positions in x."""
+        return positions_of(self.places)
 
     def rows(self, chosen):
         """The updates of the rows ``chosen (C,) bool``. Sums over the cohort stay as they are."""
@@ -561,6 +567,9 @@ class Strategy(NamedTuple):
       entry, and the strategy needs nothing of a client's update as a whole. Only then may clients
       train networks of several kinds (``--also-model``): in ``updates.B`` each client holds the
       entries of its own network.
+    * ``in_pieces``: merge may get a piece of the vector at a time, with the same piece of x, of the
+      support and of the state's vectors (P,), so that the server holds no whole mean of a large
+      model. It must not look at ``updates.totals``.
     * ``features(network, inputs (n, ...)) -> (n, ...)`` makes the inputs of the server's own
       network (``--server-model``) from a client's network. ``Lab.fit`` trains the server's
       network, and ``task.server`` calls it when clients are tested.
@@ -612,6 +621,7 @@ class Strategy(NamedTuple):
     record: Callable | None = None
     classes: bool = False                  # needs one class a sample: refused for other tasks
     by_entry: bool = False
+    in_pieces: bool = False
     features: Callable | None = None
 
 

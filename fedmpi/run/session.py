@@ -141,6 +141,8 @@ def _connected(setup, transport, path, say):
     transport.share(data, shared_arrays(setup.data))
     return setup._replace(
         data=without_pixels(setup.data),
+        # The state has its own: 4 bytes a weight.
+        network=setup.network._replace(first=None),
         run=setup.run._replace(transport=transport, tell=say))
 
 

@@ -11,23 +11,27 @@ import socket
 import time
 
 import mpi4py
+import numpy as np
 from mpi4py import MPI
 
 from fedmpi.core import stop as stopping
 from fedmpi.core.errors import LostRank, UserError, WorkerError
 from fedmpi.transport import messages
 from fedmpi.transport.active_ranks import active_ranks
-from fedmpi.transport.base import Reply, named
+from fedmpi.transport.base import Reply, named, pieces, whole
 from fedmpi.transport.heartbeat import Heartbeat
 from fedmpi.transport.messages import LONGEST_S, READY, RUNG_S
 from fedmpi.transport.probe import probe
-from fedmpi.transport.sharing import share, sum_of
+from fedmpi.transport.sharing import published, share, sum_of
 from fedmpi.transport.watch import START, Limits
 from fedmpi.transport.wakeup import dozing, wake
-from fedmpi.wire.frame import pack
+from fedmpi.wire.frame import pack, size
 
 # Jobs held by a worker while others wait in the queue.
 AHEAD = 2
+# Bytes of a published message from which on a node's ranks share it. Sharing takes a file a message, which would show
+# beside small ones.
+LARGE = 16 << 20
 # The most ranks named in one line.
 NAMED = 10
 
@@ -84,6 +88,7 @@ class Mpi:
         # Collective calls: only the workers need the answers.
         messages.crowding(self.nodes[0])
         messages.server_process(self.comm)
+        messages.mates(self.nodes[0], self.comm)
         for _ in self.workers:
             meta, _, rank = self._receive()
             self.places[rank] = meta["place"]
@@ -225,30 +230,56 @@ class Mpi:
         share(self.nodes, table, arrays, self.check)
 
     def publish(self, meta, arrays):
+        num_bytes = sum(array.nbytes for array in arrays.values())
+        if num_bytes >= LARGE:
+            return self._publish_once_a_node(meta, arrays)
         buffer = pack(meta, arrays)
+        num_bytes = len(buffer)
+        self._announce(meta, {"bytes": num_bytes})
+        messages.broadcast(self.comm, buffer, self.check)
+        self.sent += num_bytes
+        return num_bytes
+
+    def _publish_once_a_node(self, meta, arrays):
+        """``publish`` of a large message: a node's ranks share one copy of it."""
+        num_bytes = size(meta, arrays)
+        self._announce(meta, {"bytes": num_bytes, "shared": True})
+
+        def write(content):
+            pack(meta, arrays, content)
+
+        published(self.nodes, num_bytes, write, self.check)
+        self.sent += num_bytes
+        return num_bytes
+
+    def _announce(self, meta, announcement):
+        """Tell every worker that a message comes, and what it is."""
         what = meta.get("kind", "message")
         if "t" in meta:
             self.round = meta["t"]
             what += f" {self.round}"
-        announcement = {"kind": "publish", "what": what, "bytes": len(buffer)}
         self._does(0, f"publishing {what}")
         for rank in self.workers:
             self._does(rank, f"receiving {what}")
-            self._send(announcement, rank)
-        messages.broadcast(self.comm, buffer, self.check)
-        self.sent += len(buffer)
-        return len(buffer)
+            self._send({"kind": "publish", "what": what} | announcement, rank)
 
-    def total(self, count):
+    def total_pieces(self, count, take):
         """Ranks add to their node's leader, leaders to rank 0: a node's network carries one sum."""
         for rank in self.workers:
             self._send({"kind": "total", "count": count}, rank)
         self._does(0, self._in_round("adding updates up"))
-        total = None
-        for comm in self.nodes:
-            total, received = messages.add_up(comm, total, self.check)
-            self.received += received
-        return total
+        adding = [messages.Adding(comm) for comm in self.nodes]
+        for start, stop in pieces(count):
+            total = None
+            for level in adding:
+                total, received = level.up(total, stop - start, self.check)
+                self.received += received
+            if total is None:
+                total = np.zeros(stop - start, np.int64)
+            take(start, total)
+
+    def total(self, count):
+        return whole(self.total_pieces, count)
 
     def map(self, jobs, arrays=None, meanwhile=()):
         jobs = list(jobs)

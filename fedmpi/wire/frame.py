@@ -33,10 +33,10 @@ def _padded(size):
     return -(-size // PAD) * PAD
 
 
-def pack(meta, arrays):
+def pack(meta, arrays, into=None):
     """uint8 (bytes,): the message of ``meta``, JSON, and ``arrays``, a dict of numpy arrays.
 
-    Both are only read.
+    Both are only read. The message is written to ``into``, if that is given: it has its ``size``.
     """
     contiguous = {}
     for name, array in arrays.items():
@@ -45,7 +45,9 @@ def pack(meta, arrays):
     header_bytes = len(header)
     start = FIXED + header_bytes
     num_bytes = start + _content_bytes(contiguous)
-    buffer = np.empty(num_bytes, np.uint8)
+    buffer = into
+    if buffer is None:
+        buffer = np.empty(num_bytes, np.uint8)
     # The checksum counts its own bytes as zeros.
     FIRST.pack_into(buffer, 0, MAGIC, header_bytes, 0)
     buffer[FIXED:start] = np.frombuffer(header, np.uint8)

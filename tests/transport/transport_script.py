@@ -10,11 +10,12 @@ import numpy as np
 from mpi4py import MPI
 
 from fedmpi.core.errors import WorkerError
-from fedmpi.transport import messages
+from fedmpi.transport import base, messages
 from fedmpi.transport.mpi import Mpi
 from fedmpi.transport.serve import serve
 
 messages.CHUNK = 1000                          # a message of many chunks, without 2 GiB of it
+base.PIECE = 300                               # a sum of several pieces
 
 
 class Echo:
@@ -35,9 +36,11 @@ class Echo:
         return {"client": job["client"]}, {"total": np.array([total]), "big": np.full(job["client"] * 100, 7.0),
                                            "local_rank": np.array([self.local_rank])}
 
-    def total(self, count):
-        """The powers of 2 by rank, which no other sum of ranks gives."""
-        return np.arange(count) + (1 << MPI.COMM_WORLD.rank)
+    def total(self, start, stop):
+        """The powers of 2 by rank, which no other sum of ranks gives; rank 2 adds nothing behind entry 600."""
+        if start >= 600 and MPI.COMM_WORLD.rank == 2:
+            return None
+        return np.arange(start, stop) + (1 << MPI.COMM_WORLD.rank)
 
 
 def crossing(transport):
@@ -75,11 +78,16 @@ def main():
     assert not [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("fedmpi-")], "shared file left"
     crossing(transport)
     received = transport.received
-    expected = np.arange(700) * (transport.size - 1) + (1 << transport.size) - 2
-    assert (transport.total(700) == expected).all()
+    expected = np.arange(900) * (transport.size - 1) + (1 << transport.size) - 2
+    assert (transport.total(600) == expected[:600]).all()
     node, leaders = transport.nodes
     levels = (node.size - 1).bit_length() + (leaders.size - 1).bit_length()
-    assert transport.received - received == 8 * 700 * levels      # what rank 0 took in: a sum a level of both trees
+    assert transport.received - received == 8 * 600 * levels      # what rank 0 took in: a sum a level of both trees
+    if transport.size > 2:
+        expected[600:] -= np.arange(600, 900) + 4
+    starts = []
+    transport.total_pieces(900, lambda start, piece: starts.append((start, (piece == expected[start:][:300]).all())))
+    assert starts == [(0, True), (300, True), (600, True)]
     assert transport.sent > 0 and transport.received > sum(reply.reply_bytes for reply in replies)
     try:
         list(transport.map([{"client": n, "broken": 3} for n in range(5)]))

@@ -71,6 +71,7 @@ def diloco(outer: Literal["sgd", "heavy", "nesterov", "adam"] = "nesterov", serv
         weighting="uniform",
         linear=True,
         additive=True,
+        in_pieces=True,
         notes=notes,
     )
 
