@@ -24,7 +24,7 @@ def keep_freed_memory():
 
 
 def take_huge_pages():
-    """Have torch ask for pages of 2 MB where a tensor is larger. Call it before torch allocates.
+    """Have torch ask for pages of 2 MB where a tensor is larger. Call it before torch is imported.
 
     Linux mostly waits to be asked; numpy asks by itself. Of a vector of 32 million values, fresh
     memory then costs a quarter, a step of AdamW less than half: it reads four vectors at once, more
