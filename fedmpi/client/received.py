@@ -1,13 +1,14 @@
 """A client's model before its training, as it came over the wire."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from fedmpi.core.allocator import LARGE, give_back
 from fedmpi.core.errors import WireError
-from fedmpi.core.support import all_of, is_one_entry
-from fedmpi.core.support import Support, digest
+from fedmpi.core.support import Support, all_of, digest, is_one_entry, scattered
 from fedmpi.wire import positions
 
 
@@ -22,12 +23,13 @@ class Received(NamedTuple):
     trainable: torch.Tensor       # (R,) float32 on the device: 1 if trained, 0 if pruned; read only
 
 
-def decoded(home, codec, meta, arrays, last_mask=None, last=None):
+def decoded(home, codec, meta, arrays, last_mask=None, last=None, model_of=None):
     """``(Received, its mask as a numpy array)`` of a model message.
 
     The mask may be told relative to ``last_mask (Q,) bool``. ``last``: the model received before.
-    Its buffer is reused, and its mask too if it is the same one. WireError unless both ends agree
-    on the support.
+    Its buffer is reused, and its mask too if it is the same one. ``model_of`` is the node's, see
+    ``node_model``; None: the model is this rank's own. WireError unless both ends agree on the
+    support.
     """
     layout = home.layout
     code, bits = meta["mask"], arrays["mask"]
@@ -44,11 +46,19 @@ def decoded(home, codec, meta, arrays, last_mask=None, last=None):
     if own_digest != meta["support"]:
         raise WireError(f"the server's support is {meta['support']}, this worker decoded "
                         f"{own_digest}")
-    values = codec.down.decode(arrays, len(support))
-    base = _base(home, values, support, last, same)
+    values_of = partial(codec.down.decode, arrays, len(support))
+    if _lies_in_message(home, arrays, support):
+        base = values_of()
+    elif _is_of_node(home, model_of):
+        base = model_of(meta["t"], partial(_write, values_of, support, same))
+    else:
+        base = _own_base(home, values_of(), support, last, same)
     if same:
         return last._replace(base=base), kept
     received = placed(home, mask, support, own_digest, base)
+    if layout.P >= LARGE:
+        # Holes of masks before, which gradients would leave unfilled.
+        give_back()
     return received, kept
 
 
@@ -59,14 +69,35 @@ def _smallest(kept):
     return torch.from_numpy(kept)
 
 
-def _base(home, values, support, last, same):
+def _lies_in_message(home, arrays, support):
+    """Whether a message holds the whole vector as it is, on the device."""
+    values = arrays.get("values")
+    is_float32 = values is not None and values.dtype == np.float32
+    has_all = len(support) == home.layout.P
+    return is_float32 and has_all and home.device.type == "cpu"
+
+
+def _is_of_node(home, model_of):
+    """Whether the node's ranks share a model: a large one, and on the host."""
+    is_large = home.layout.P >= LARGE
+    return model_of is not None and is_large and home.device.type == "cpu"
+
+
+def _write(values_of, support, same, into):
+    """Write the decoded values ``values_of() (K,)`` into a model (P,).
+
+    ``same``: it holds values on the same support already.
+    """
+    if not same:
+        into.zero_()
+    scattered(values_of(), support, into)
+
+
+def _own_base(home, values, support, last, same):
     """(P,) on the device: the decoded ``values (K,)`` on the support, 0 elsewhere.
 
     ``same``: the support is that of ``last``, the model received before.
     """
-    if _is_whole(home, values):
-        # In the memory of the message.
-        return values
     if last is None:
         return home.stage.up(values, support)
     # A new buffer would cost as much as filling three.
@@ -75,12 +106,6 @@ def _base(home, values, support, last, same):
         # Else every position off the support is 0 already.
         buffer.zero_()
     return home.stage.up(values, support, buffer)
-
-
-def _is_whole(home, values):
-    """Whether the decoded values are the model's whole vector, on the device."""
-    has_all = len(values) == home.layout.P
-    return has_all and values.dtype == torch.float32 and home.device.type == "cpu"
 
 
 def _is_last_mask(meta, kept, last):

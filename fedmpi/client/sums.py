@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from fedmpi.core import exact_sum
+from fedmpi.core.allocator import LARGE
 
-# A model with so many weights has its sums once a node: 16 MiB of float32.
-LARGE = 1 << 22
 # Entries under one lock: 8 MiB, so that ranks seldom wait for each other.
 PIECE = 1 << 20
 

@@ -16,11 +16,13 @@ from fedmpi.client.cohort import taken
 from fedmpi.client.evaluate import evaluated, mean_loss
 from fedmpi.client.home import home
 from fedmpi.client.jobs import Job, job_of
+from fedmpi.client.node_model import node_model
 from fedmpi.client.received import decoded
 from fedmpi.client.team import side_by_side
 from fedmpi.client.train import prepared, spread, trained
 from fedmpi.compute.evaluate import by_sample
 from fedmpi.compute.forward import ensemble
+from fedmpi.core.allocator import give_back
 from fedmpi.core.errors import FedError, WireError
 from fedmpi.core.parts import Augmentation, Codec, Objective, Optimiser, Pruner, Schedule, Strategy
 from fedmpi.wire.codecs import fitted
@@ -117,12 +119,14 @@ class Worker:
         self._forget_rounds()
         code, array = meta["last_sent_mask"], arrays["last_sent_mask"]
         self.last_mask = positions.decode(code, array, self.layout.Q)
+        self.model_of = node_model(self.layout.P, self.memory)
         self.accumulator = None
         if meta["sums_on_workers"]:
             self.accumulator = answers.empty_accumulator(
                 self.layout, strategy.answers, self.device, self.memory)
         # Besides their sum.
         self.wants_single_updates = meta["wants_single_updates"]
+        give_back()
 
     def _forget_rounds(self):
         """Forget the messages of all rounds, and networks built for them."""
@@ -144,7 +148,8 @@ class Worker:
             answers.clear(self.accumulator, self.t)
         if "mask" in meta:
             self.received, self.last_mask = decoded(
-                self.home, self.parts.codec, meta, arrays, self.last_mask, self.received)
+                self.home, self.parts.codec, meta, arrays, self.last_mask, self.received,
+                self.model_of)
         self.message = self._message(meta, arrays, self.received)
 
     def _message(self, meta, arrays, received):

@@ -1,11 +1,14 @@
 """The memory of a process: in huge pages, and freed without giving it back to the kernel."""
 
+import contextlib
 import ctypes
 import os
 
 # From malloc.h.
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
+# Weights of a model from which on saving memory is worth some work: 16 MiB of float32.
+LARGE = 1 << 22
 
 
 def keep_freed_memory():
@@ -31,3 +34,13 @@ def take_huge_pages():
     pages than the processor has places for.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
+def give_back():
+    """Hand all freed memory back to the kernel, as far as whole pages are free.
+
+    For the end of work that is done once, such as building a model: its holes would stay.
+    """
+    # Another C library has no such function.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

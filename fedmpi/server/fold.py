@@ -174,10 +174,11 @@ def summed(run, updates, whole, support):
 
     def take(start, piece):
         sums = torch.from_numpy(piece)
+        into = means[start: start + len(sums)]
+        num_of_update = min(max(K - start, 0), len(sums))
         # The update is a mean, the others are sums.
-        num_mean = min(max(K - start, 0), len(sums))
-        means[start: start + num_mean] = exact_sum.mean(sums[:num_mean], whole)
-        means[start + num_mean: start + len(sums)] = exact_sum.mean(sums[num_mean:], 1.0)
+        into[:num_of_update] = exact_sum.mean(sums[:num_of_update], whole)
+        into[num_of_update:] = exact_sum.mean(sums[num_of_update:], 1.0)
 
     run.transport.total_pieces(num_values, take)
     mean, *others = means.split(sizes)

@@ -10,7 +10,7 @@ import numpy as np
 from mpi4py import MPI
 
 from fedmpi.core.errors import WorkerError
-from fedmpi.transport import base, messages
+from fedmpi.transport import base, messages, mpi
 from fedmpi.transport.mpi import Mpi
 from fedmpi.transport.serve import serve
 
@@ -23,12 +23,19 @@ class Echo:
 
     def receive(self, meta, arrays):
         if meta["kind"] == "data":
-            self.arrays, self.local_rank = arrays, meta["local_rank"]
+            self.arrays, self.local_rank, self.memory = arrays, meta["local_rank"], meta["memory"]
+        elif meta["kind"] == "rooms":
+            # Every worker of the node adds up in the same memory.
+            self.room = self.memory(16)
+            with self.room.lock(1):
+                self.room.content.view(np.int64)[1] += 1 << MPI.COMM_WORLD.rank
         else:
             self.published = arrays["values"].copy()
 
     def run(self, job, arrays):
         messages.CHUNK = job.get("chunk", messages.CHUNK)
+        if "rooms" in job:
+            return job, {"sums": self.room.content.view(np.int64), "first": np.array([self.room.is_first])}
         assert arrays.keys() == ({"own"} if job.get("given") else set())
         if job["client"] == job.get("broken"):
             raise ValueError("client task failed on purpose")
@@ -55,6 +62,30 @@ def crossing(transport):
     messages.CHUNK = 1000
 
 
+def shared_once_a_node(transport, data):
+    """A large message, and memory that workers write to."""
+    mpi.LARGE = 20_000
+    for t in range(2):
+        values = np.arange(4000.0) + t
+        assert transport.publish({"kind": "round"}, {"values": values}) > values.nbytes
+        for reply in transport.map([{"client": n} for n in range(6)]):
+            assert reply.arrays["total"][0] == values.sum() + data.sum()
+    transport.publish({"kind": "rooms"}, {})
+    # Every worker is behind the message when it adds here.
+    transport.total(1)
+    sums = set()
+    for reply in transport.map([{"client": n, "rooms": True} for n in range(8 * transport.size)]):
+        ranks = int(reply.arrays["sums"][1])
+        sums.add(ranks)
+        # A bit a rank of the node, the lowest that of its first.
+        assert ranks & (1 << reply.rank)
+        assert reply.arrays["first"][0] == (ranks & -ranks == 1 << reply.rank)
+    # Nodes have different ranks.
+    assert sum(sums) <= (1 << transport.size) - 2
+    if transport.nodes[0].size == transport.size:
+        assert sums == {(1 << transport.size) - 2}
+
+
 def main():
     if MPI.COMM_WORLD.rank:
         sys.exit(serve("version", Echo))
@@ -76,6 +107,7 @@ def main():
             assert reply.reply_bytes > reply.index * 800 and reply.job_bytes > 0
         assert {reply.rank for reply in replies} == set(range(1, transport.size)) or transport.size > 10
     assert not [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("fedmpi-")], "shared file left"
+    shared_once_a_node(transport, data)
     crossing(transport)
     received = transport.received
     expected = np.arange(900) * (transport.size - 1) + (1 << transport.size) - 2
