@@ -199,8 +199,10 @@ def descend(task, descent=Descent(), own_batches=()):
     travelled = _travelled(task.optimiser, lrs[:taken])
     state = {}
     if descent.resumes:
+        state = states_of(operands)
+    if task.recorder is not None:
         # The recorder's next training writes to its tensors again.
-        state = {name: tensor.clone() for name, tensor in states_of(operands).items()}
+        state = {name: tensor.clone() for name, tensor in state.items()}
     return Trained(loss, taken, seen, travelled, state)
 
 
@@ -261,7 +263,7 @@ def _start(task, descent, x):
     start = {"total": torch.zeros((), device=x.device)}
     if x.is_cuda:
         start["lr"] = torch.zeros((), device=x.device)
-    state = task.optimiser.init(x)
+    state = _zeros(task, descent, x)
     resume(state, task.inner)
     for name, tensor in state.items():
         start[STATE + name] = tensor
@@ -273,6 +275,31 @@ def _start(task, descent, x):
     if descent.shift is not None:
         start["shift"] = shift_of(descent, task)
     return start
+
+
+def _zeros(task, descent, x):
+    """The optimiser's state before its first step: vectors (R,) of 0, and counts.
+
+    Vectors lie where those of the rank's last training lay. Of a large model, fresh memory costs
+    several times a step on it. A state that its client keeps has memory of its own.
+    """
+    if task.spare is None or descent.resumes:
+        return task.optimiser.init(x)
+    state = {}
+    # Of one value: the names, and which are vectors.
+    for name, tensor in task.optimiser.init(x[:1]).items():
+        if tensor.ndim:
+            tensor = _spare(task.spare, name, x).zero_()
+        state[name] = tensor
+    return state
+
+
+def _spare(spare, name, x):
+    """A vector like ``x``, of any values: the one of this name in ``spare``, if it fits."""
+    vector = spare.get(name)
+    if vector is None or vector.shape != x.shape:
+        vector = spare[name] = torch.empty_like(x)
+    return vector
 
 
 def resume(state, inner):
