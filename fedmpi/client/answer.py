@@ -190,7 +190,7 @@ def _inner(parts, home, state, support):
         tensor = state.get(name.removeprefix(INNER))
         if tensor is None:
             continue
-        if field.on == "support":
+        if field.on == "support" and len(tensor) < home.layout.P:
             # Running averages, behind the trained R, have none.
             tensor = F.pad(tensor, (0, home.layout.P - len(tensor)))
         inner[name] = fields.values_of(name, field, tensor, support)

@@ -143,7 +143,9 @@ def spread(home, fields_of, tensors, support):
     """
     on_device = {}
     for name, tensor in tensors.items():
-        if fields_of[name].on == "support":
+        # A whole vector is one already.
+        is_part = len(support) < home.layout.P
+        if fields_of[name].on == "support" and is_part:
             zeros = torch.zeros(home.layout.P)
             tensor = scattered(tensor, support, zeros)
         on_device[name] = tensor.to(home.device)

@@ -22,7 +22,7 @@ from fedmpi.client.team import side_by_side
 from fedmpi.client.train import prepared, spread, trained
 from fedmpi.compute.evaluate import by_sample
 from fedmpi.compute.forward import ensemble
-from fedmpi.core.allocator import give_back
+from fedmpi.core.allocator import LARGE, give_back
 from fedmpi.core.errors import FedError, WireError
 from fedmpi.core.parts import Augmentation, Codec, Objective, Optimiser, Pruner, Schedule, Strategy
 from fedmpi.wire.codecs import fitted
@@ -284,6 +284,9 @@ class Worker:
             task=client.task,
             client=job["client"],
             previous=self.previous)
+        if client.home.layout.P >= LARGE:
+            # The update takes the place of the gradients, which small layers leave in holes.
+            give_back()
         return self._answer(job, client, done, begin)
 
     def prepare(self, job, arrays):

@@ -201,7 +201,7 @@ def descend(task, descent=Descent(), own_batches=()):
     if descent.resumes:
         state = states_of(operands)
     if task.recorder is not None:
-        # The recorder's next training writes to its tensors again.
+        # Its next training writes to its tensors again.
         state = {name: tensor.clone() for name, tensor in state.items()}
     return Trained(loss, taken, seen, travelled, state)
 
@@ -263,9 +263,7 @@ def _start(task, descent, x):
     start = {"total": torch.zeros((), device=x.device)}
     if x.is_cuda:
         start["lr"] = torch.zeros((), device=x.device)
-    state = _zeros(task, descent, x)
-    resume(state, task.inner)
-    for name, tensor in state.items():
+    for name, tensor in _first_state(task, descent, x).items():
         start[STATE + name] = tensor
     may_move = task.probe.epoch is not None
     if may_move or count(task.mask) < layout.num_weights:
@@ -275,6 +273,17 @@ def _start(task, descent, x):
     if descent.shift is not None:
         start["shift"] = shift_of(descent, task)
     return start
+
+
+def _first_state(task, descent, x):
+    """The optimiser's state before the first step on ``x (R,)``: new, or ``task.inner`` itself."""
+    names = task.optimiser.init(x[:0]).keys()
+    # A recorded step has tensors of its own.
+    if task.recorder is None and task.inner.keys() == names:
+        return task.inner
+    state = _zeros(task, descent, x)
+    resume(state, task.inner)
+    return state
 
 
 def _zeros(task, descent, x):

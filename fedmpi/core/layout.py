@@ -28,6 +28,8 @@ from fedmpi.core.tensors import frozen, is_prunable, norm_statistics
 
 # float32 values: 64 bytes, a cache line, and a good length for tensor cores and vector units.
 ALIGN = 16
+# Values of a vector, by the positions that int32 holds.
+MOST = (1 << 31) - 1
 
 
 class Slot(NamedTuple):
@@ -232,10 +234,18 @@ class Layout:
 
 
 def arranged(weights, others, buffers, frozen=()):
-    """The ``Layout`` of these tensors, each argument a sequence of (name, shape)."""
+    """The ``Layout`` of these tensors, each argument a sequence of (name, shape).
+
+    ValueError for more than MOST values.
+    """
     weights, Q = _lay(weights, 0)
     others, R = _lay(others, Q)
     buffers, P = _lay(buffers, R)
+    if P > MOST:
+        raise ValueError(
+            f"a model has at most {MOST:,} values, as their positions are int32, got {P:,}: take a "
+            "smaller one, or freeze the largest tensors"
+        )
     return Layout(
         weights=weights,
         others=others,

@@ -408,7 +408,7 @@ class Task(NamedTuple):
     kept: dict = {}
     optimiser: Optimiser | None = None            # None in tasks without training
     # {name: tensor on the device}: the optimiser's state at the end of the client's last round, for
-    # a ``Descent`` that resumes; else empty.
+    # a ``Descent`` that resumes; else empty. Training goes on in these tensors.
     inner: dict = {}
     rates: Schedule | None = None                 # of lr; None: constant
     clip_norm: float = 0.0        # the largest norm of a step's gradient, 0: any

@@ -29,9 +29,6 @@ from fedmpi.wire.frame import pack, size
 
 # Jobs held by a worker while others wait in the queue.
 AHEAD = 2
-# Bytes of a published message from which on a node's ranks share it. Sharing takes a file a message, which would show
-# beside small ones.
-LARGE = 16 << 20
 # The most ranks named in one line.
 NAMED = 10
 
@@ -57,7 +54,7 @@ class Mpi:
         self.nodes = self.round = self.gone = None
         # Whether a map was abandoned before all answers came.
         self.unanswered = False
-        # [(buffer, requests)] of jobs that may still be on their way.
+        # [(buffers, requests)] of jobs that may still be on their way.
         self.posted = []
         self.places = {}
         self.hosts = [socket.gethostname()] * self.size
@@ -186,11 +183,11 @@ class Mpi:
 
     def _post(self, meta, rank, arrays):
         """As ``_send``, without waiting: the worker may be sending, too, and wait for us."""
-        buffer = pack(meta, arrays)
-        num_bytes = len(buffer)
+        parts = messages.in_pieces(meta, arrays)
+        num_bytes = sum(map(len, parts))
         self.sent += num_bytes
-        requests = messages.post(self.comm, buffer, rank)
-        self.posted.append((buffer, requests))
+        requests = messages.post_pieces(self.comm, parts, rank)
+        self.posted.append((parts, requests))
         wake(self._near(rank))
         return num_bytes
 
@@ -231,7 +228,8 @@ class Mpi:
 
     def publish(self, meta, arrays):
         num_bytes = sum(array.nbytes for array in arrays.values())
-        if num_bytes >= LARGE:
+        # A file a message would show beside small ones.
+        if num_bytes >= messages.LARGE:
             return self._publish_once_a_node(meta, arrays)
         buffer = pack(meta, arrays)
         num_bytes = len(buffer)

@@ -180,8 +180,8 @@ def _answer(links, worker, meta, arrays):
         # Rank 0's nudge: waiting jobs are dropped.
         is_dropped = MPI.COMM_WORLD.Iprobe(0)
         if not is_dropped:
-            answer = pack(*worker.run(meta["job"], arrays))
-            messages.send(links.comm, answer, 0, pid=links.pid)
+            answer = messages.in_pieces(*worker.run(meta["job"], arrays))
+            messages.send_pieces(links.comm, answer, 0, pid=links.pid)
 
 
 def _receive_published(links, worker, meta):

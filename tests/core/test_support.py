@@ -61,3 +61,19 @@ def test_the_digest_of_a_long_stretch_is_that_of_its_positions():
     support = Support(body, ((7, 7 + n),))
     expected = np.concatenate([[0, 2], np.arange(7, 7 + n)]).astype(np.int32)
     assert support.digest == zlib.crc32(expected)
+
+
+def test_positions_beyond_int32_are_refused_before_memory_is_taken():
+    half = ("half", (1 << 15, 1 << 15))
+    with pytest.raises(ValueError, match="at most 2,147,483,647 values, as their positions are int32, got 2,147,483,648"):
+        arranged([half, ("other", half[1])], [], [])
+    layout = arranged([half, ("other", ((1 << 15) - 1, 1 << 15))], [("bias", (1 << 14,))], [])
+    assert layout.P == (1 << 31) - (1 << 14)
+
+
+def test_positions_just_below_the_limit_are_exact():
+    last = (1 << 31) - 1
+    support = Support(torch.tensor([3, 1 << 30], dtype=torch.int32), ((last - 5, last),))
+    expected = torch.tensor([3, 1 << 30, *range(last - 5, last)], dtype=torch.int32)
+    assert torch.equal(support.positions, expected) and support.digest == digest(expected)
+    assert below(support, last - 2) == 5 and below(support, last) == 7
