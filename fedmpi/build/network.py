@@ -8,6 +8,7 @@ from torch import nn
 
 from fedmpi.build import kinds
 from fedmpi.build.federation import named
+from fedmpi.core.allocator import LARGE, give_back
 from fedmpi.compute.several import laid_out, networks_of
 from fedmpi.core.errors import UserError
 from fedmpi.core.flops import costs, outputs
@@ -97,6 +98,9 @@ def bound(options, data, model):
     layout, x, _ = named(option, bind, model, moving)
     # The server trains nothing in its own model: gradients would take 4 bytes a weight.
     model.zero_grad()
+    if layout.P >= LARGE:
+        # The memory that the tensors had before they moved into ``x``.
+        give_back()
     return layout, x
 
 

@@ -30,8 +30,11 @@ class Sums(NamedTuple):
 
 
 def sums(P, device, memory):
-    """The ``Sums`` of a rank; ``memory`` see ``fedmpi.transport.sharing.room``."""
-    if P < LARGE:
+    """The ``Sums`` of a rank; ``memory`` see ``fedmpi.transport.sharing.room``.
+
+    On a GPU they stay there: the way down would take longer than adding.
+    """
+    if P < LARGE or device.type != "cpu":
         return of_rank(P, device)
     return of_node(P, memory)
 
@@ -75,7 +78,7 @@ def of_node(P, memory):
         return sums_now
 
     def add(update, share, size):
-        for number, values in enumerate(update.cpu().split(PIECE)):
+        for number, values in enumerate(update.split(PIECE)):
             with room.lock(number):
                 sums_now = piece(number)
                 exact_sum.add(sums_now[: len(values)], values, share, size)

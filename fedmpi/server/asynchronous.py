@@ -268,7 +268,7 @@ def train(run, state, flight, t, support):
         earliest = flight["earliest_finish"][slot]
         flight["finish"][slot] = max(arrival, earliest)
         # A checkpoint holds dicts, not tuples.
-        flight["answers"][slot] = answer._asdict()
+        flight["answers"][slot] = _plain(answer)
 
 
 def _arrival(run, flight, slot, answer, work):
@@ -304,6 +304,14 @@ def _asks(run, state, flight, slots):
         order = ask(run, state, client, version, model["mask"], meta, arrays)
         asks.append(order)
     return asks
+
+
+def _plain(answer):
+    """The fields of an answer, as a checkpoint holds them."""
+    answer_fields = answer._asdict()
+    if isinstance(answer, Update):
+        answer_fields["support"] = positions_of(answer.support)
+    return answer_fields
 
 
 def aged(run, state, base, answer, staleness, support):

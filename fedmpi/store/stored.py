@@ -39,7 +39,8 @@ def stored(name, entry, array):
     if array.nbytes < LARGE_BYTES:
         return entry, [_plain(name, array)]
     if entry["dtype"] in BOOLS:
-        return entry | {"held": "bits"}, [_bits(name, array)]
+        # They come as bytes.
+        return entry | {"held": "bits"}, [_bits(name, array.view(bool))]
     num_others = _num_nonzero(array)
     needed_bytes = num_others * array.itemsize + array.size // 8
     if needed_bytes > WORTH * array.nbytes:
@@ -47,7 +48,7 @@ def stored(name, entry, array):
 
     def others():
         for piece in _pieces(array):
-            yield piece[_words(piece) != 0]
+            yield piece[_is_other(piece)]
 
     values = Stored(f"{name}/values", array.dtype, (num_others,), others)
     held = {"held": "sparse", "size": array.size}
@@ -88,7 +89,7 @@ def _bits(name, array):
     """A bit for each entry of ``array``: whether it is another value than 0."""
     def bits():
         for piece in _pieces(array):
-            yield np.packbits(_words(piece) != 0)
+            yield np.packbits(_is_other(piece))
 
     num_bytes = -(-array.size // 8)
     return Stored(name, np.dtype(np.uint8), (num_bytes,), bits)
@@ -96,6 +97,13 @@ def _bits(name, array):
 
 def _num_nonzero(array):
     return sum(int(np.count_nonzero(_words(piece))) for piece in _pieces(array))
+
+
+def _is_other(piece):
+    """bool: which entries have other bits than 0."""
+    if piece.dtype == bool:
+        return piece
+    return _words(piece) != 0
 
 
 def _words(piece):

@@ -208,10 +208,12 @@ class Adding:
 
     def _received(self, n, source, check):
         """(n,) or (0,) int64: the piece of the rank ``source``, in the free buffer."""
-        if len(self.buffers[self.free]) < n:
-            self.buffers[self.free] = np.empty(n, np.int64)
-        buffer = self.buffers[self.free].view(np.uint8)
-        content, _ = receive(self.comm, source, check, into=buffer)
+        buffer = self.buffers[self.free]
+        if len(buffer) < n:
+            buffer = np.empty(n, np.int64)
+            self.buffers[self.free] = buffer
+        memory = buffer.view(np.uint8)
+        content, _ = receive(self.comm, source, check, into=memory)
         return content.view(np.int64)
 
     def _sum_of(self, total, part):
