@@ -5,7 +5,6 @@ as with a real one. ``--model fedmpi.bench.given:given:weights=124000000`` plays
 """
 
 import torch
-from torch import nn
 
 from fedmpi.methods.models.gpt2 import Gpt2
 
