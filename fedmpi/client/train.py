@@ -205,6 +205,7 @@ def task_of(parts, home, samples, job, received, base, message=None, kept=None):
         now=Round(t, parts.rounds),
         casting=home.casting,
         recorder=home.recorder,
+        spare=home.spare,
         message=message or {},
         kept=kept or {},
         optimiser=parts.optimiser,

@@ -399,6 +399,9 @@ class Task(NamedTuple):
     # The context of forward passes, see ``compute.sgd.casting``.
     casting: Callable = contextlib.nullcontext
     recorder: Any = None          # graphs.Recorder of the model, on a GPU
+    # {name: (R,)}: the optimiser's vectors of this rank's last training, free to be written to.
+    # None: every training has vectors of its own.
+    spare: dict | None = None
     # {name: tensor on the device} of the strategy's, see ``Strategy.sends``.
     message: dict = {}
     # {name: tensor on the device} that this client kept of its last merged round.
