@@ -8,6 +8,7 @@ import torch
 
 from fedmpi.core.errors import WireError
 from fedmpi.wire import positions
+from fedmpi.wire.chosen import for_model
 
 
 class Received(NamedTuple):
@@ -29,8 +30,10 @@ def digest(support):
     return support.digest
 
 
-def decoded(home, codec, meta, arrays, last_mask=None, last=None):
+def decoded(home, codec, meta, arrays, last_mask=None, last=None, strategy=None):
     """``(Received, its mask as a numpy array)`` of a model message.
+
+    With a ``strategy`` it is the message of a round, which may hold a part of the model.
 
     The mask may be told relative to ``last_mask (Q,) bool``. ``last``: the model received before.
     Its buffer is reused, and its mask too if it is the same one. WireError unless both ends agree
@@ -49,7 +52,10 @@ def decoded(home, codec, meta, arrays, last_mask=None, last=None):
     if own_digest != meta["support"]:
         raise WireError(f"the server's support is {meta['support']}, this worker decoded "
                         f"{own_digest}")
-    values = codec.down.decode(arrays, len(support))
+    down = codec.down
+    if strategy is not None:
+        down = for_model(down, strategy, layout, meta["t"], support)
+    values = down.decode(arrays, len(support))
     if same:
         # Every position off the support is 0 already.
         base = home.stage.up(values, support, last.base)

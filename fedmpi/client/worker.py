@@ -143,7 +143,8 @@ class Worker:
             answers.clear(self.accumulator)
         if "mask" in meta:
             self.received, self.last_mask = decoded(
-                self.home, self.parts.codec, meta, arrays, self.last_mask, self.received)
+                self.home, self.parts.codec, meta, arrays, self.last_mask, self.received,
+                self.parts.strategy)
         self.message = self._message(meta, arrays, self.received)
 
     def _message(self, meta, arrays, received):
