@@ -1,8 +1,8 @@
-"""A client's own values of the model, where only a part of it travels in a round.
+"""A client's own values of the model, if only a part of it travels in a round.
 
     own         the client's model, as its last round left it
-    received    of each weight the value that the server last sent
-    base        received, with the part that came in this round;    update = trained - base
+    received    the last value of each weight that the server has sent
+    base        received, with the part of this round;    update = trained - base
 
 Both are the client's state, on the support, and are not billed. Before a client's first round both
 are the first model, which follows from the run's seed.
@@ -40,19 +40,23 @@ def own_values(home, strategy, received, t, kept):
 
     ``received`` is the model message, 0 where nothing came.
     """
-    came = strategy.travels(home.layout, t).down.to(home.device)
-    x = _last(home, received, kept.pop(OWN_VALUES, None))
-    last = _last(home, received, kept.pop(LAST_RECEIVED, None))
+    part = strategy.travels(home.layout, t)
+    came = part.down.to(home.device)
+    own = kept.pop(OWN_VALUES, None)
+    x = _on_device(home, received, own)
+    last = kept.pop(LAST_RECEIVED, None)
+    last = _on_device(home, received, last)
     base = torch.where(came, received.base, last)
     return OwnValues(x, base, came)
 
 
-def _last(home, received, values):
-    """(P,) on the device, 0 off the support: a client's ``values (K,)``, or the first model's."""
+def _on_device(home, received, values):
+    """(P,) on the device, 0 off the support: ``values (K,)``, or the first model's if None."""
     support = received.support
     if values is None:
         values = gathered(home.initial, support)
-    whole = scattered(values, support, torch.zeros(home.layout.P))
+    zeros = torch.zeros(home.layout.P)
+    whole = scattered(values, support, zeros)
     return whole.to(home.device)
 
 
@@ -61,8 +65,7 @@ def state_after(strategy, task, support):
     if strategy.travels is None:
         return {}
     support = support.to(task.x.device)
+    own = gathered(task.x, support)
+    last = gathered(task.base, support)
     # Copy: the next client trains in the same vector.
-    return {
-        OWN_VALUES: gathered(task.x, support).clone(),
-        LAST_RECEIVED: gathered(task.base, support).clone(),
-    }
+    return {OWN_VALUES: own.clone(), LAST_RECEIVED: last.clone()}

@@ -1,6 +1,6 @@
-"""A codec for messages that hold a part of a vector's values: the others come out as 0.
+"""A codec for messages with a part of a vector's values: all others come out as 0.
 
-Both ends know the chosen values, so that no positions travel.
+Both ends know the chosen places, so that no positions travel.
 """
 
 import torch
@@ -17,27 +17,34 @@ def for_update(codec, strategy, layout, t, support):
     chosen = up(strategy, layout, t, support)
     if chosen is None:
         return codec
-    # Of the chosen values, those without pruning, and those without training, are the last.
-    num_dense = len(layout.dense_positions)
-    dense = chosen[len(chosen) - num_dense:]
-    averages = dense[num_dense - layout.num_averages:]
-    own_codec = refitted(codec, int(dense.sum()), int(averages.sum()))
+    # Values without pruning are the last of a vector, and those without training the last of these.
+    num_dense = _num_last(chosen, len(layout.dense_positions))
+    num_averages = _num_last(chosen, layout.num_averages)
+    own_codec = refitted(codec, num_dense, num_averages)
     return of_chosen(own_codec, chosen)
+
+
+def _num_last(chosen, n):
+    """The number of chosen values among the last ``n``."""
+    start = len(chosen) - n
+    return int(chosen[start:].sum())
 
 
 def for_model(codec, strategy, layout, t, support):
     """The ``codec`` of the model that goes out in round ``t``, for values on the ``support``."""
     if strategy.travels is None:
         return codec
-    came = strategy.travels(layout, t).down
-    return of_chosen(codec, gathered(came, support))
+    part = strategy.travels(layout, t)
+    chosen = gathered(part.down, support)
+    return of_chosen(codec, chosen)
 
 
 def up(strategy, layout, t, support):
     """(K,) bool: the values of the ``support`` that clients send in round ``t``; None: all."""
     if strategy.travels is None:
         return None
-    return gathered(strategy.travels(layout, t).up, support)
+    part = strategy.travels(layout, t)
+    return gathered(part.up, support)
 
 
 def of_chosen(codec, chosen):

@@ -258,6 +258,7 @@ def test_what_travels_is_checked(name, message):
     ({"strategy": "diloco:fragments=9"}, "at most the 3 layers of the model, got 9"),
     ({"strategy": "diloco:delay=4"}, "delay must be below the 4 steps of a round, got 4"),
     ({"cohort": 2}, "must take part in every round; leave --cohort 2 out"),
+    ({"sampler": "power-of-choice:candidates=3"}, "a part of the model; take --sampler uniform"),
     ({"pruner": "rigl"}, "whose mask --pruner rigl would move"),
     ({"timing": "fedbuff:buffer=2"}, "clients are merged in rounds|must take part in every round"),
     ({"fault": ["free-rider:share=0.4,kind=zero"]}, "a --fault bends the training"),

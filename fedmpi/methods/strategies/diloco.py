@@ -93,12 +93,14 @@ def diloco(outer: Literal["sgd", "heavy", "nesterov", "adam"] = "nesterov", serv
         return state
 
     def merge(state, x, updates, weights):
+        d = mean(updates, weights)
+        if fragments == 1:
+            return stepped(rule, state, x, updates, d)
+        moving = updates.support[: updates.trained]
+        number = fragment_of(updates.round.t, fragments)
+        chosen = state[FRAGMENT][moving] == number
         memory = {name: state[name] for name in MEMORIES[outer]}
-        chosen = None
-        if fragments > 1:
-            moving = updates.support[: updates.trained]
-            chosen = state[FRAGMENT][moving] == fragment_of(updates.round.t, fragments)
-        memory, x = stepped(rule, memory, x, updates, mean(updates, weights), chosen)
+        memory, x = stepped(rule, memory, x, updates, d, chosen)
         return state | memory, x
 
     def refuses(facts):
@@ -135,6 +137,9 @@ def _does_not_stream(facts, fragments, delay):
     if not facts.everybody:
         yield ("clients keep their own model, and must take part in every round; leave "
                f"{facts.named.get('cohort', '--cohort')} out")
+    if facts.candidates:
+        yield (f"clients would tell {facts.named['sampler']} the loss of a part of the model; take "
+               "--sampler uniform")
     if facts.asynchronous:
         yield f"clients are merged in rounds; take --timing sync, not {facts.named['timing']}"
     if not facts.fixed_masks:
