@@ -123,7 +123,8 @@ def _check_together(options, parts, data, network):
 
 def apart(options, parts, data, network):
     """The reason against training clients side by side: half a line, empty if there is none."""
-    if not isinstance(parts.strategy.local, Descent):
+    local = parts.strategy.local
+    if not isinstance(local, Descent) or local.arrives is not None:
         return f"--strategy {options['strategy']} has a way of training of its own"
     least_samples = min_samples_seen(options, parts, data)
     # 0 stands for a fault that trains in its own way.

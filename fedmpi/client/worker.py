@@ -149,7 +149,7 @@ class Worker:
         if "mask" in meta:
             self.received, self.last_mask = decoded(
                 self.home, self.parts.codec, meta, arrays, self.last_mask, self.received,
-                self.model_of)
+                self.model_of, self.parts.strategy)
         self.message = self._message(meta, arrays, self.received)
 
     def _message(self, meta, arrays, received):
