@@ -12,6 +12,7 @@ from typing import NamedTuple
 from fedmpi.catalog import TIMINGS
 from fedmpi.plugins.spec import parse, split
 from fedmpi.core.errors import UserError
+from fedmpi.build.ranks import check_ranks
 from fedmpi.build.footprint import GPU_RANK_BYTES, RANK_BYTES, VECTORS
 from fedmpi.core.stop import notice
 
@@ -222,6 +223,7 @@ def program(launcher):
 def check(job, options, measured=None):
     """UserError for a job that cannot work."""
     program(job.launcher)
+    check_ranks(options, job.ranks)
     for line, is_wrong in _refusals(job, options, measured):
         if is_wrong:
             raise UserError(line)

@@ -18,6 +18,9 @@ by rank, see ``place``; ``versions`` of libraries; ``sent`` and ``received``, th
 side; ``waited_s``, its seconds of waiting for answers without work; ``meanwhile_s``, its seconds of other work.
 
 A worker has ``receive(meta, arrays)``, ``run(job, arrays) -> (meta, arrays)`` and ``total(count)``.
+
+Where several ranks train one client, see ``groups``, a worker also has ``join(group)``, ``divides(job)``, whether all
+ranks of its group work at a job, and ``assist(job, arrays)``, that work without an answer.
 """
 
 import time
