@@ -5,7 +5,6 @@ See ``fedmpi.compute.divided`` for the training, ``fedmpi.transport.groups`` for
 
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Descent
-from fedmpi.core.words import plural
 
 # Vectors of an optimiser's state and of gradients are float32.
 FLOAT_BYTES = 4

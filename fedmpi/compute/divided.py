@@ -221,9 +221,9 @@ def _give_weights(x, spans, group):
 
 def _of_all(value, group):
     """(size,): the members' values ``value ()``, in their order."""
-    values = value.new_empty(group.size)
-    distributed.all_gather_into_tensor(values, value.view(1), group=group.process_group)
-    return values
+    values = [torch.empty_like(value) for _ in range(group.size)]
+    distributed.all_gather(values, value, group=group.process_group)
+    return torch.stack(values)
 
 
 def _whole(state, spans, group):

@@ -16,8 +16,8 @@ from fedmpi.core.errors import UserError
 from fedmpi.transport import messages
 from fedmpi.transport.place import gpu_of
 
-# The leader's word to others in the place of a job that is not for them: no bytes.
-NOTHING = np.empty(0, np.uint8)
+# The leader's word to others in the place of a job that is not for them: shorter than any job.
+NOTHING = np.zeros(1, np.uint8)
 
 
 class Circle(NamedTuple):
@@ -109,6 +109,6 @@ def hand_on(circle, buffer):
 
 
 def handed(circle):
-    """As another rank of the group: the leader's packed job; empty if there is none for it."""
+    """As another rank of the group: the leader's packed job, None if there is none for it."""
     buffer, _ = messages.receive(circle.comm, 0)
-    return buffer
+    return None if len(buffer) == len(NOTHING) else buffer

@@ -202,7 +202,7 @@ def _answer(links, worker, meta, arrays, buffer):
 def _follow(links, worker):
     """Work at the job of this rank's leader; the leader alone answers."""
     buffer = groups.handed(links.circle)
-    if len(buffer):
+    if buffer is not None:
         meta, arrays = messages.opened(buffer, "a job from the leader of this rank's group is")
         worker.assist(meta["job"], arrays)
 
