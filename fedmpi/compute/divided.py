@@ -32,8 +32,10 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Descent, Trained
 from fedmpi.core.support import count
 
-# Gradients on their way at a time: the backward pass goes on meanwhile.
-IN_FLIGHT = 4
+# Pieces of gradients on their way at a time: the backward pass goes on meanwhile.
+IN_FLIGHT = 2
+# Values of a piece: 8 MiB.
+PIECE = 1 << 21
 # The torch libraries of process groups: for tensors in the node's memory, and on GPUs.
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 
@@ -287,7 +289,10 @@ class Exchange:
         # {place in the order: gradient} of those that wait.
         self.early = {}
         self.turn = 0
-        # (work, gradient, parts, their sum's place), the oldest first.
+        # Rooms for all members' pieces, in turn: one for each piece on its way.
+        longest = min(PIECE, len(sums))
+        self.rooms = deque(sums.new_empty(IN_FLIGHT, group.size, longest))
+        # (work, piece, parts, their sum's place), the oldest first.
         self.in_flight = deque()
 
     def give(self, place, gradient):
@@ -309,29 +314,31 @@ class Exchange:
         self.turn = 0
 
     def _leave(self, gradient):
-        """Send the gradient of the slot whose turn it is, in a piece for each span that it is in."""
+        """Send the gradient of the slot whose turn it is, in pieces, to the members of its spans."""
         slot = self.slots[self.turn]
         self.turn += 1
         flat = gradient.contiguous().view(-1)
         for owner, span in enumerate(self.spans):
-            start = max(slot.offset, span.start)
-            stop = min(slot.offset + slot.size, span.stop)
-            if start >= stop:
-                continue
-            piece = flat[start - slot.offset: stop - slot.offset]
-            place = slice(start - span.start, stop - span.start)
-            self._send(piece, owner, place)
+            first = max(slot.offset, span.start)
+            last = min(slot.offset + slot.size, span.stop)
+            for start in range(first, last, PIECE):
+                stop = min(start + PIECE, last)
+                piece = flat[start - slot.offset: stop - slot.offset]
+                place = slice(start - span.start, stop - span.start)
+                self._send(piece, owner, place)
 
     def _send(self, piece, owner, place):
-        group = self.group
-        parts = None
-        if owner == group.member:
-            parts = [torch.empty_like(piece) for _ in range(group.size)]
-        work = distributed.gather(
-            piece, parts, owner, group=group.process_group, async_op=True)
-        self.in_flight.append((work, piece, parts, place))
-        if len(self.in_flight) > IN_FLIGHT:
+        """Send a piece to its ``owner``, whose sums have it at ``place``."""
+        if len(self.in_flight) == IN_FLIGHT:
             self._settle()
+        parts = None
+        if owner == self.group.member:
+            room = self.rooms[0]
+            self.rooms.rotate()
+            parts = [part[: len(piece)] for part in room]
+        work = distributed.gather(
+            piece, parts, owner, group=self.group.process_group, async_op=True)
+        self.in_flight.append((work, piece, parts, place))
 
     def _settle(self):
         """Wait for the oldest piece, and add it up if it is of the own span."""
