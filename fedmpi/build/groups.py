@@ -3,6 +3,7 @@
 See ``fedmpi.compute.divided`` for the training, ``fedmpi.transport.groups`` for the ranks.
 """
 
+from fedmpi.build.ranks import check_ranks
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Descent
 
@@ -56,18 +57,15 @@ def rows(setup, ranks):
     size = setup.options["ranks_per_client"]
     if size == 1:
         return []
-    R = setup.network.layout.R
-    vectors = len(setup.parts.optimiser.init(setup.network.first[:1])) - _num_counts(setup)
-    whole = FLOAT_BYTES * R * (1 + vectors)
-    text = (f"{size}, each with the whole model and 1/{size} of each batch; of gradients' sums and "
-            f"the optimiser's state a rank has {whole / size / 1e6:.3g} of {whole / 1e6:.3g} MB")
-    wanted = (ranks - 1) % size or ranks == 1
-    if wanted:
-        text += f"; the run needs groups of {size} workers: mpirun -n {size + 1}, say"
-    return [("a client's ranks", text)]
-
-
-def _num_counts(setup):
-    """The number of counts among the tensors of the optimiser's state: they are of no size."""
     state = setup.parts.optimiser.init(setup.network.first[:1])
-    return sum(tensor.ndim == 0 for tensor in state.values())
+    # Others are counts, of no size. 1: the gradients' sums.
+    vectors = 1 + sum(tensor.ndim > 0 for tensor in state.values())
+    whole_mb = FLOAT_BYTES * setup.network.layout.R * vectors / 1e6
+    own_mb = whole_mb / size
+    text = (f"{size}, each with the whole model and 1/{size} of each batch; of gradients' sums and "
+            f"the optimiser's state a rank has {own_mb:.3g} of {whole_mb:.3g} MB")
+    try:
+        check_ranks(setup.options, ranks)
+    except UserError as error:
+        text += f"; {error}"
+    return [("a client's ranks", text)]

@@ -201,10 +201,12 @@ def _moving(optimiser, x, sums, state):
     if optimiser.fused is None:
         return lambda lr: optimiser.step(x, sums, state, lr)
     # The kernel takes a list of tensors for each vector; counts stay as they are.
-    lists = {}
+    states = dict(state)
     for name, tensor in state.items():
-        lists[name] = [tensor] if tensor.shape == x.shape else tensor
-    return lambda lr: optimiser.fused([x], [sums], lists, lr)
+        if tensor.shape == x.shape:
+            states[name] = [tensor]
+    vectors, gradients = [x], [sums]
+    return lambda lr: optimiser.fused(vectors, gradients, states, lr)
 
 
 # --- between members ---
@@ -276,6 +278,18 @@ def exchanging(task, spans, group, sums):
             named[slot.name].grad = slot.of(task.g)
 
 
+def pieces_of(slot, spans):
+    """Yield ``(member, start, stop)``: the pieces of a slot in the vector, and whose spans they are
+    in."""
+    end = slot.offset + slot.size
+    for member, span in enumerate(spans):
+        first = max(slot.offset, span.start)
+        last = min(end, span.stop)
+        for start in range(first, last, PIECE):
+            stop = min(start + PIECE, last)
+            yield member, start, stop
+
+
 class Exchange:
     """Gradients on their way to the members of their spans.
 
@@ -292,7 +306,7 @@ class Exchange:
         # Rooms for all members' pieces, in turn: one for each piece on its way.
         longest = min(PIECE, len(sums))
         self.rooms = deque(sums.new_empty(IN_FLIGHT, group.size, longest))
-        # (work, piece, parts, their sum's place), the oldest first.
+        # (work, piece, parts, where their sum begins), the oldest first.
         self.in_flight = deque()
 
     def give(self, place, gradient):
@@ -318,17 +332,13 @@ class Exchange:
         slot = self.slots[self.turn]
         self.turn += 1
         flat = gradient.contiguous().view(-1)
-        for owner, span in enumerate(self.spans):
-            first = max(slot.offset, span.start)
-            last = min(slot.offset + slot.size, span.stop)
-            for start in range(first, last, PIECE):
-                stop = min(start + PIECE, last)
-                piece = flat[start - slot.offset: stop - slot.offset]
-                place = slice(start - span.start, stop - span.start)
-                self._send(piece, owner, place)
+        for owner, start, stop in pieces_of(slot, self.spans):
+            own_start = self.spans[owner].start
+            piece = flat[start - slot.offset: stop - slot.offset]
+            self._send(piece, owner, start - own_start)
 
-    def _send(self, piece, owner, place):
-        """Send a piece to its ``owner``, whose sums have it at ``place``."""
+    def _send(self, piece, owner, start):
+        """Send a piece to its ``owner``, whose sums have it from ``start`` on."""
         if len(self.in_flight) == IN_FLIGHT:
             self._settle()
         parts = None
@@ -338,15 +348,15 @@ class Exchange:
             parts = [part[: len(piece)] for part in room]
         work = distributed.gather(
             piece, parts, owner, group=self.group.process_group, async_op=True)
-        self.in_flight.append((work, piece, parts, place))
+        self.in_flight.append((work, piece, parts, start))
 
     def _settle(self):
         """Wait for the oldest piece, and add it up if it is of the own span."""
-        work, _, parts, place = self.in_flight.popleft()
+        work, piece, parts, start = self.in_flight.popleft()
         work.wait()
         if parts is None:
             return
         first, *others = parts
         for part in others:
             first.add_(part)
-        self.sums[place] += first
+        self.sums[start: start + len(piece)] += first

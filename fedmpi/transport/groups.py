@@ -7,6 +7,7 @@ by a store at the leader.
 """
 
 import socket
+from collections import defaultdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,16 +34,18 @@ def grouped(places, size):
 
     Ranks of a node make groups of their own as far as they go; the others follow in their order.
     """
-    by_node = {}
-    for rank in sorted(places):
-        by_node.setdefault(places[rank].get("node", 0), []).append(rank)
-    ordered, left = [], []
+    by_node = defaultdict(list)
+    for rank, place in sorted(places.items()):
+        node = place.get("node", 0)
+        by_node[node].append(rank)
+    ordered, others = [], []
     for ranks in by_node.values():
-        whole = len(ranks) - len(ranks) % size
+        whole = len(ranks) // size * size
         ordered += ranks[:whole]
-        left += ranks[whole:]
-    ordered += left
-    return [tuple(ordered[start: start + size]) for start in range(0, len(ordered), size)]
+        others += ranks[whole:]
+    ordered += others
+    starts = range(0, len(ordered), size)
+    return [tuple(ordered[start: start + size]) for start in starts]
 
 
 def check(groups, places):
