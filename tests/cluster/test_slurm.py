@@ -509,7 +509,7 @@ def test_a_plan_counts_those_that_are_asked_beside_the_cohort(fedmpi):
 
 def test_a_plan_counts_all_ranks_of_a_client(fedmpi):
     output = fedmpi(1, "sbatch", "--clients", 8, "--cohort", 4, "--ranks-per-client", 3)
-    assert "13 ranks on 1 node; 4 groups of 3 workers for 4 clients a round, 1 client each at most" in output
+    assert "13 ranks on 1 node; 4 groups of 3 workers for 4 clients a round, 1 each at most" in output
     assert "#SBATCH --ntasks=13" in output and "--ranks-per-client 3" in output
 
 
