@@ -53,6 +53,9 @@ def check(groups, places):
     for ranks in groups:
         users = {}
         for rank in ranks:
+            if places[rank]["gpu"] is None:
+                # A rank without any is refused when it builds its model.
+                continue
             gpu = gpu_of(places[rank])
             first = users.setdefault(gpu["uuid"], rank)
             if first != rank:

@@ -33,6 +33,7 @@ def test_members_that_share_a_gpu_are_refused():
         return {"gpu": gpu, "gpus": gpus, "host": "node07"}
 
     check([(1, 2)], {1: place(0), 2: place(1)})
+    check([(1, 2)], {1: place(0), 2: place(None)})
     check([(1, 2), (3, 4)], {rank: place(rank % 2) for rank in range(1, 5)})
     with pytest.raises(UserError, match="ranks 1 and 3 of a client share the GPU H200 of node07"):
         check([(1, 2, 3)], {1: place(0), 2: place(1), 3: place(0)})
