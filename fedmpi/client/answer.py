@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from fedmpi.client.stats import WORK, Stats
 from fedmpi.client.own_values import state_after
+from fedmpi.client.sums import Sums, sums
 from fedmpi.client.train import INNER, OWN, RESIDUAL, inner_fields
 from fedmpi.core import exact_sum
 from fedmpi.core.support import gathered
@@ -22,12 +23,15 @@ from fedmpi.wire.feedback import carried, feeding_back
 class Accumulator(NamedTuple):
     """The sums of this rank's clients in a round: integers of ``core.exact_sum``, on the device."""
 
-    update: torch.Tensor          # (P,) int64, the first K of them in use
+    update: Sums
     totals: dict                  # {name: (size,) int64} of the strategy's answers that are summed
 
 
-def empty_accumulator(layout, answers, device):
-    """The ``Accumulator`` before any answer; ``answers`` are the strategy's fields."""
+def empty_accumulator(layout, answers, device, memory):
+    """The ``Accumulator`` before any answer; ``answers`` are the strategy's fields.
+
+    ``memory`` is that of the node's workers, see ``fedmpi.transport.sharing.room``.
+    """
     def zeros(size):
         return torch.zeros(size, dtype=torch.int64, device=device)
 
@@ -37,7 +41,7 @@ def empty_accumulator(layout, answers, device):
             # Any support is smaller than the whole vector.
             size = size_of(field, layout.P)
             totals[name] = zeros(size)
-    return Accumulator(zeros(layout.P), totals)
+    return Accumulator(sums(layout.P, device, memory), totals)
 
 
 def size_of(field, K):
@@ -47,31 +51,39 @@ def size_of(field, K):
     return math.prod(field.on)
 
 
-def clear(accumulator):
-    """Set all sums to zero."""
-    accumulator.update.zero_()
+def clear(accumulator, t):
+    """Set all sums to zero, for round ``t``."""
+    accumulator.update.begin(t)
     for total in accumulator.totals.values():
         total.zero_()
 
 
-def joined(accumulator, answers, K):
-    """int64, on the host: the sum of updates (K,), then the sums of the strategy's answers."""
-    update = accumulator.update[:K]
+def joined(accumulator, answers, K, start, stop):
+    """int64, on the host: the entries ``start`` to ``stop`` of all sums, one behind the other.
+
+    These are the sum of updates (K,), then the sums of the strategy's answers. None: nothing is
+    added here.
+    """
+    first, last = min(start, K), min(stop, K)
+    part = accumulator.update.part(first, last)
     if not accumulator.totals:
-        return update.cpu().numpy()
-    parts = [update]
+        return part
+    if part is None:
+        part = np.zeros(last - first, np.int64)
+    parts = [part]
+    end = K
     for name, total in accumulator.totals.items():
-        field = answers[name]
-        size = size_of(field, K)
-        parts.append(total[:size])
-    whole = torch.cat(parts)
-    return whole.cpu().numpy()
+        begin, end = end, end + size_of(answers[name], K)
+        # Counted from the beginning of this sum.
+        first, last = max(start, begin) - begin, min(stop, end) - begin
+        parts.append(total[first: max(first, last)].cpu().numpy())
+    return np.concatenate(parts)
 
 
 class Reply(NamedTuple):
     """The results of a client's training, before they are encoded."""
 
-    support: torch.Tensor         # (K,) int32 of the mask at the end of the training
+    support: Any                  # (K,) of the mask at the end of the training
     update: torch.Tensor          # (K,) float32 on the device: trained minus received
     answers: dict                 # {name: tensor} of the strategy's
     kept: dict                    # {name: tensor} of the client's state
@@ -150,7 +162,7 @@ def _own_support(home, client, meta, arrays):
     code, bits = positions.encode(mask.numpy(), client.last_mask)
     meta["mask"] = code
     arrays["mask"] = bits
-    return home.layout.support(mask)
+    return home.layout.compact(mask)
 
 
 def _reply(parts, home, client, trained, support):
@@ -183,7 +195,7 @@ def _inner(parts, home, state, support):
         tensor = state.get(name.removeprefix(INNER))
         if tensor is None:
             continue
-        if field.on == "support":
+        if field.on == "support" and len(tensor) < home.layout.P:
             # Running averages, behind the trained R, have none.
             tensor = F.pad(tensor, (0, home.layout.P - len(tensor)))
         inner[name] = fields.values_of(name, field, tensor, support)
@@ -281,7 +293,7 @@ def _added(codec, answer_fields, home, accumulator, reply, share, loss, size, va
         return 0
     summed = {name: answer_fields[name] for name in accumulator.totals}
     decoded = fields.decoded(summed, others, "answer/", codec, K)
-    exact_sum.add(accumulator.update[:K], update, share, size)
+    accumulator.update.add(update, share, size)
     for name, tensor in decoded.items():
         tensor = tensor.float().flatten().to(home.device)
         total = accumulator.totals[name]

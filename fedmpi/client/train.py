@@ -150,7 +150,9 @@ def spread(home, fields_of, tensors, support):
     """
     on_device = {}
     for name, tensor in tensors.items():
-        if fields_of[name].on == "support":
+        # A whole vector is one already.
+        is_part = len(support) < home.layout.P
+        if fields_of[name].on == "support" and is_part:
             zeros = torch.zeros(home.layout.P)
             tensor = scattered(tensor, support, zeros)
         on_device[name] = tensor.to(home.device)
@@ -210,6 +212,7 @@ def task_of(parts, home, samples, job, received, base, message=None, kept=None):
         now=Round(t, parts.rounds),
         casting=home.casting,
         recorder=home.recorder,
+        spare=home.spare,
         message=message or {},
         kept=kept or {},
         optimiser=parts.optimiser,

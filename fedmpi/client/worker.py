@@ -16,11 +16,13 @@ from fedmpi.client.cohort import taken
 from fedmpi.client.evaluate import evaluated, mean_loss
 from fedmpi.client.home import home
 from fedmpi.client.jobs import Job, job_of
+from fedmpi.client.node_model import node_model
 from fedmpi.client.received import decoded
 from fedmpi.client.team import side_by_side
 from fedmpi.client.train import prepared, spread, trained
 from fedmpi.compute.evaluate import by_sample
 from fedmpi.compute.forward import ensemble
+from fedmpi.core.allocator import LARGE, give_back
 from fedmpi.core.errors import FedError, WireError
 from fedmpi.core.parts import Augmentation, Codec, Objective, Optimiser, Pruner, Schedule, Strategy
 from fedmpi.wire.codecs import fitted
@@ -94,6 +96,7 @@ class Worker:
     def _take_data(self, meta, arrays):
         self.data = arrays
         self.local_rank = meta["local_rank"]
+        self.memory = meta["memory"]
 
     def _take_setup(self, meta, arrays):
         options = meta["options"]
@@ -110,18 +113,20 @@ class Worker:
             personal=strategy.personal)
         self.layout = self.home.layout
         # Codecs treat dense positions by themselves.
-        num_dense = len(self.layout.dense_positions)
-        codec = fitted(parts.codec, num_dense, self.layout.num_averages)
+        codec = fitted(parts.codec, self.layout.num_dense, self.layout.num_averages)
         self.parts = parts._replace(codec=codec)
         self.samples = shards.samples(self.data, meta, parts, self.device)
         self._forget_rounds()
         code, array = meta["last_sent_mask"], arrays["last_sent_mask"]
         self.last_mask = positions.decode(code, array, self.layout.Q)
+        self.model_of = node_model(self.layout.P, self.memory)
         self.accumulator = None
         if meta["sums_on_workers"]:
-            self.accumulator = answers.empty_accumulator(self.layout, strategy.answers, self.device)
+            self.accumulator = answers.empty_accumulator(
+                self.layout, strategy.answers, self.device, self.memory)
         # Besides their sum.
         self.wants_single_updates = meta["wants_single_updates"]
+        give_back()
 
     def _forget_rounds(self):
         """Forget the messages of all rounds, and networks built for them."""
@@ -140,11 +145,11 @@ class Worker:
                             f"{self.layout.digest}")
         self.t = meta["t"]
         if self.accumulator is not None:
-            answers.clear(self.accumulator)
+            answers.clear(self.accumulator, self.t)
         if "mask" in meta:
             self.received, self.last_mask = decoded(
                 self.home, self.parts.codec, meta, arrays, self.last_mask, self.received,
-                self.parts.strategy)
+                self.model_of, self.parts.strategy)
         self.message = self._message(meta, arrays, self.received)
 
     def _message(self, meta, arrays, received):
@@ -279,6 +284,9 @@ class Worker:
             task=client.task,
             client=job["client"],
             previous=self.previous)
+        if client.home.layout.P >= LARGE:
+            # The update takes the place of the gradients, which small layers leave in holes.
+            give_back()
         return self._answer(job, client, done, begin)
 
     def prepare(self, job, arrays):
@@ -394,13 +402,13 @@ class Worker:
         meta = {"row": job["row"]}
         return meta, {"loss": np.array([loss])}
 
-    def total(self, count):
-        """(count,) int64: this round's sums, laid out as by ``fedmpi.client.answer.joined``."""
-        K = count
+    def total(self, start, stop):
+        """int64: this round's sums from ``start`` to ``stop``, see ``fedmpi.client.answer.joined``."""
+        K = stop
         if self.accumulator.totals:
             # The sums of the strategy's answers come behind those of the K weights.
             K = len(self.received.support)
-        return answers.joined(self.accumulator, self.parts.strategy.answers, K)
+        return answers.joined(self.accumulator, self.parts.strategy.answers, K, start, stop)
 
 
 def _raising(error):

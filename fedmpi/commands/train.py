@@ -191,9 +191,10 @@ def _planned(flags, resume, overwrite):
     # The folder runs is made by train.
     if os.path.dirname(out) != "runs" or os.path.isdir("runs"):
         check_target(out, overwrite)
-    setup, measured = plan.played(options, say)
     _, size = rank_and_size()
-    for line in plan.plan_lines(setup, measured, size or 1, out, terminal_width()):
+    ranks = size or 1
+    setup, measured = plan.played(options, say, ranks)
+    for line in plan.plan_lines(setup, measured, ranks, out, terminal_width()):
         click.echo(line)
     for line in warnings(setup):
         click.echo(f"warning: {line}")

@@ -50,6 +50,7 @@ import torch
 
 from fedmpi.core.layout import Layout
 from fedmpi.core.renamed import renamed
+from fedmpi.core.support import positions_of
 
 
 def __getattr__(name):
@@ -412,13 +413,16 @@ class Task(NamedTuple):
     # The context of forward passes, see ``compute.sgd.casting``.
     casting: Callable = contextlib.nullcontext
     recorder: Any = None          # graphs.Recorder of the model, on a GPU
+    # {name: (R,)}: the optimiser's vectors of this rank's last training, free to be written to.
+    # None: every training has vectors of its own.
+    spare: dict | None = None
     # {name: tensor on the device} of the strategy's, see ``Strategy.sends``.
     message: dict = {}
     # {name: tensor on the device} that this client kept of its last merged round.
     kept: dict = {}
     optimiser: Optimiser | None = None            # None in tasks without training
     # {name: tensor on the device}: the optimiser's state at the end of the client's last round, for
-    # a ``Descent`` that resumes; else empty.
+    # a ``Descent`` that resumes; else empty. Training goes on in these tensors.
     inner: dict = {}
     rates: Schedule | None = None                 # of lr; None: constant
     clip_norm: float = 0.0        # the largest norm of a step's gradient, 0: any
@@ -502,7 +506,7 @@ class Updates(NamedTuple):
     U: torch.Tensor               # (C, K) float32: trained minus received
     # (C, K) bool: the entries that a client holds, U being 0 elsewhere; None: all of them.
     B: torch.Tensor | None
-    support: torch.Tensor         # (K,) int32, sorted positions in x
+    places: Any                   # (K,) sorted positions in x: int32, or a Support
     n: torch.Tensor               # (C,) float64 samples
     trained: int                  # number of columns of trained parameters; buffers follow
     # (K,) float32: the update of the server's training beside the clients', see Strategy.
@@ -520,6 +524,11 @@ class Updates(NamedTuple):
     # (C, K) bool: the entries that a client's codec has sent; None: all that the client holds. Means
     # are over these, see Codec.
     sent: torch.Tensor | None = None
+
+    @property
+    def support(self):
+        """(K,) int32: the sorted positions in x."""
+        return positions_of(self.places)
 
     def rows(self, chosen):
         """The updates of the rows ``chosen (C,) bool``. Sums over the cohort stay as they are."""
@@ -578,6 +587,9 @@ class Strategy(NamedTuple):
       entry, and the strategy needs nothing of a client's update as a whole. Only then may clients
       train networks of several kinds (``--also-model``): in ``updates.B`` each client holds the
       entries of its own network.
+    * ``in_pieces``: merge may get a piece of the vector at a time, with the same piece of x, of the
+      support and of the state's vectors (P,), so that the server holds no whole mean of a large
+      model. It must not look at ``updates.totals``.
     * ``features(network, inputs (n, ...)) -> (n, ...)`` makes the inputs of the server's own
       network (``--server-model``) from a client's network. ``Lab.fit`` trains the server's
       network, and ``task.server`` calls it when clients are tested.
@@ -633,6 +645,7 @@ class Strategy(NamedTuple):
     record: Callable | None = None
     classes: bool = False                  # needs one class a sample: refused for other tasks
     by_entry: bool = False
+    in_pieces: bool = False
     features: Callable | None = None
 
 

@@ -9,6 +9,7 @@ import contextlib
 import math
 import os
 import signal
+import socket
 import time
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ import torch
 
 from fedmpi.build import footprint
 from fedmpi.build.federation import cut, samples_text, shared_arrays, without_pixels
-from fedmpi.build.needs import gpu_needs, host_need
+from fedmpi.build.needs import gpu_needs, host_fits, host_need
 from fedmpi.build.population import dealt
 from fedmpi.build.server import min_samples_seen
 from fedmpi.build.setup import message
@@ -82,12 +83,14 @@ class _Over(BaseException):
     """The seconds are over. No Exception, because a client's exceptions count as its answers."""
 
 
-def played(options, say):
-    """``(Setup, Plan)`` of the run with these ``options``.
+def played(options, say, ranks=1):
+    """``(Setup, Plan)`` of the run with these ``options``, on so many ranks of this machine.
 
-    UserError if train would refuse the options. ``say(line)`` takes the timing of --together 0.
+    UserError if train would refuse the options, and if the memory here is too small for vectors of
+    the model. ``say(line)`` takes the timing of --together 0, and a warning about memory.
     """
     setup = set_up(options, say)
+    _check_memory(setup, ranks, say)
     end = time.monotonic() + LIMIT_S
     smallest, *larger = _tries(setup)
     part = _play(setup, *smallest)
@@ -98,6 +101,14 @@ def played(options, say):
         with contextlib.suppress(_Over), _limited(left):
             part = _play(setup, clients, few_samples)
     return setup, scaled(part, setup.data, setup.run)
+
+
+def _check_memory(setup, ranks, say):
+    """Refuse a run whose ranks will not fit this machine, and warn of one that may not."""
+    from fedmpi.transport.place import memory_bytes
+    warning = host_fits(setup, ranks, True, memory_bytes(), socket.gethostname())
+    if warning:
+        say(f"warning: {warning}")
 
 
 def set_up(options, say):
@@ -373,14 +384,15 @@ def _bytes_text(plan):
 
 def _memory_text(setup, plan, ranks):
     need = host_need(setup, ranks, first=True)
-    all_bytes = footprint.SERVER_BYTES + ranks * footprint.RANK_BYTES + need
-    in_all = _bytes(all_bytes)
+    in_all = _bytes(footprint.SERVER_BYTES + ranks * footprint.RANK_BYTES + need.total)
     here = f"estimated; this process took {_bytes(plan.rank_bytes)}"
     if ranks == 1:
         return f"about {in_all}, {here}"
-    of_worker = _bytes(footprint.RANK_BYTES + need / ranks)
-    of_server = _bytes(footprint.SERVER_BYTES + footprint.RANK_BYTES + need / ranks)
-    return f"about {of_worker} a worker, {of_server} rank 0, {in_all} in all, {here}"
+    of_worker = _bytes(footprint.RANK_BYTES + need.worker)
+    of_server = _bytes(footprint.SERVER_BYTES + footprint.RANK_BYTES + need.server)
+    shared = _bytes(need.shared)
+    parts = f"{of_worker} a worker, {of_server} rank 0, {shared} shared by them"
+    return f"about {parts}, {in_all} in all, {here}"
 
 
 def _gpus(setup, at_once):

@@ -131,7 +131,9 @@ def _serve(options, resume, say, connect, last_words, see, overwrite):
     if store is None:
         store = _created(setup, overwrite)
         last_words.run(path, True)
-    _play(setup, state, store, done, say, begin, places)
+    first_state = [state]
+    del state
+    _play(setup, first_state, store, done, say, begin, places)
 
 
 def _connected(setup, transport, path, say):
@@ -141,6 +143,8 @@ def _connected(setup, transport, path, say):
     transport.share(data, shared_arrays(setup.data))
     return setup._replace(
         data=without_pixels(setup.data),
+        # The state has its own: 4 bytes a weight.
+        network=setup.network._replace(first=None),
         run=setup.run._replace(transport=transport, tell=say))
 
 
@@ -293,9 +297,10 @@ def _started_by(transport):
 # ---------------------------------------------------------------- the rounds
 
 
-def _play(setup, state, store, done, say, begin, places):
+def _play(setup, first_state, store, done, say, begin, places):
     """Play the remaining rounds, and tell about them.
 
+    ``first_state`` is a list of one state. It is taken out, so that no caller holds its vectors.
     The run file records the end of the run, even after an error.
     """
     run = setup.run
@@ -305,7 +310,7 @@ def _play(setup, state, store, done, say, begin, places):
         seconds = time.perf_counter() - begin
         for line in _opening(setup, seconds, terminal_width()):
             say(line)
-        _rounds(setup, state, store, done, say)
+        _rounds(setup, first_state, store, done, say)
         status = "stopped"
         if store.rounds == run.rounds:
             status = "finished"
@@ -357,7 +362,7 @@ def _go_on(setup, store, done, places):
     store.update({"options": recorded | {"rounds": setup.run.rounds}})
 
 
-def _rounds(setup, state, store, done, say):
+def _rounds(setup, first_state, store, done, say):
     """Play the rounds after round ``done``, with a line for each."""
     from fedmpi.read import report
     from fedmpi.server import loop
@@ -378,7 +383,7 @@ def _rounds(setup, state, store, done, say):
         say(line)
 
     loop.simulate(
-        run, state, store, done + 1, last,
+        run, first_state.pop(), store, done + 1, last,
         save_every=options["save_every"],
         keep=options["keep"],
         on_round=on_round)

@@ -35,7 +35,7 @@ class Update(NamedTuple):
     """A client's answer, decoded."""
 
     values: torch.Tensor | None   # (K,) float32 on ``support``; None if workers add updates up
-    support: torch.Tensor         # (K,) int32
+    support: Any                  # (K,), see fedmpi.core.support
     custom_mask: bool             # the support differs from the server's
     numbers: np.ndarray           # float64, by fedmpi.client.stats.Stats
     report: dict                  # of the pruner's probe
@@ -96,7 +96,7 @@ class Reader(NamedTuple):
     """Reads the replies of a cohort."""
 
     run: Any
-    supports: dict                # {id(mask): (K,) int32}
+    supports: dict                # {id(mask): its support (K,)}
     expected: dict                # {id(mask): digest of its support}
     announced: int                # digest of the server's support
     U: torch.Tensor | None        # (C, K) float32: a row for each update on the server's support
@@ -133,7 +133,7 @@ def read(run, reply, ask, support, expected, announced):
         custom_mask = True
         asked = ask.mask.numpy()
         mask = positions.decode(meta["mask"], arrays["mask"], run.layout.Q, asked)
-        support = run.layout.support(torch.from_numpy(mask))
+        support = run.layout.compact(torch.from_numpy(mask))
     values = _values(run, meta, arrays, support)
     parts = _parts(run, arrays, support)
     up_bytes = _up_bytes(run, reply, numbers)

@@ -71,6 +71,9 @@ class RunParts(NamedTuple):
     lr: Callable = lambda now: math.nan     # Round -> learning rate of a client's first step
     shelf: Any = None             # files of clients' states, if memory is too small for them
 
+    # Whether vectors of the state before the merge may be overwritten: nobody needs them any more.
+    may_overwrite: Callable = lambda: False
+
     # Work done while clients train: by rank 0, and by workers for the server.
     meanwhile: Iterator = iter(())          # slices of work
     beside: Beside = NOTHING

@@ -11,20 +11,21 @@ import socket
 import time
 
 import mpi4py
+import numpy as np
 from mpi4py import MPI
 
 from fedmpi.core import stop as stopping
 from fedmpi.core.errors import LostRank, UserError, WorkerError
 from fedmpi.transport import messages
 from fedmpi.transport.active_ranks import active_ranks
-from fedmpi.transport.base import Reply, named
+from fedmpi.transport.base import Reply, named, pieces, whole
 from fedmpi.transport.heartbeat import Heartbeat
 from fedmpi.transport.messages import LONGEST_S, READY, RUNG_S
 from fedmpi.transport.probe import probe
-from fedmpi.transport.sharing import share, sum_of
+from fedmpi.transport.sharing import published, share, sum_of
 from fedmpi.transport.watch import START, Limits
 from fedmpi.transport.wakeup import dozing, wake
-from fedmpi.wire.frame import pack
+from fedmpi.wire.frame import pack, size
 
 # Jobs held by a worker while others wait in the queue.
 AHEAD = 2
@@ -53,7 +54,7 @@ class Mpi:
         self.nodes = self.round = self.gone = None
         # Whether a map was abandoned before all answers came.
         self.unanswered = False
-        # [(buffer, requests)] of jobs that may still be on their way.
+        # [(buffers, requests)] of jobs that may still be on their way.
         self.posted = []
         self.places = {}
         self.hosts = [socket.gethostname()] * self.size
@@ -84,6 +85,7 @@ class Mpi:
         # Collective calls: only the workers need the answers.
         messages.crowding(self.nodes[0])
         messages.server_process(self.comm)
+        messages.mates(self.nodes[0], self.comm)
         for _ in self.workers:
             meta, _, rank = self._receive()
             self.places[rank] = meta["place"]
@@ -181,11 +183,11 @@ class Mpi:
 
     def _post(self, meta, rank, arrays):
         """As ``_send``, without waiting: the worker may be sending, too, and wait for us."""
-        buffer = pack(meta, arrays)
-        num_bytes = len(buffer)
+        parts = messages.in_pieces(meta, arrays)
+        num_bytes = sum(map(len, parts))
         self.sent += num_bytes
-        requests = messages.post(self.comm, buffer, rank)
-        self.posted.append((buffer, requests))
+        requests = messages.post_pieces(self.comm, parts, rank)
+        self.posted.append((parts, requests))
         wake(self._near(rank))
         return num_bytes
 
@@ -225,30 +227,57 @@ class Mpi:
         share(self.nodes, table, arrays, self.check)
 
     def publish(self, meta, arrays):
+        num_bytes = sum(array.nbytes for array in arrays.values())
+        # A file a message would show beside small ones.
+        if num_bytes >= messages.LARGE:
+            return self._publish_once_a_node(meta, arrays)
         buffer = pack(meta, arrays)
+        num_bytes = len(buffer)
+        self._announce(meta, {"bytes": num_bytes})
+        messages.broadcast(self.comm, buffer, self.check)
+        self.sent += num_bytes
+        return num_bytes
+
+    def _publish_once_a_node(self, meta, arrays):
+        """``publish`` of a large message: a node's ranks share one copy of it."""
+        num_bytes = size(meta, arrays)
+        self._announce(meta, {"bytes": num_bytes, "shared": True})
+
+        def write(content):
+            pack(meta, arrays, content)
+
+        published(self.nodes, num_bytes, write, self.check)
+        self.sent += num_bytes
+        return num_bytes
+
+    def _announce(self, meta, announcement):
+        """Tell every worker that a message comes, and what it is."""
         what = meta.get("kind", "message")
         if "t" in meta:
             self.round = meta["t"]
             what += f" {self.round}"
-        announcement = {"kind": "publish", "what": what, "bytes": len(buffer)}
         self._does(0, f"publishing {what}")
         for rank in self.workers:
             self._does(rank, f"receiving {what}")
-            self._send(announcement, rank)
-        messages.broadcast(self.comm, buffer, self.check)
-        self.sent += len(buffer)
-        return len(buffer)
+            self._send({"kind": "publish", "what": what} | announcement, rank)
 
-    def total(self, count):
+    def total_pieces(self, count, take):
         """Ranks add to their node's leader, leaders to rank 0: a node's network carries one sum."""
         for rank in self.workers:
             self._send({"kind": "total", "count": count}, rank)
         self._does(0, self._in_round("adding updates up"))
-        total = None
-        for comm in self.nodes:
-            total, received = messages.add_up(comm, total, self.check)
-            self.received += received
-        return total
+        adding = [messages.Adding(comm) for comm in self.nodes]
+        for start, stop in pieces(count):
+            total = None
+            for level in adding:
+                total, received = level.up(total, stop - start, self.check)
+                self.received += received
+            if total is None:
+                total = np.zeros(stop - start, np.int64)
+            take(start, total)
+
+    def total(self, count):
+        return whole(self.total_pieces, count)
 
     def map(self, jobs, arrays=None, meanwhile=()):
         jobs = list(jobs)

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 import traceback
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,11 @@ from mpi4py import MPI
 from fedmpi.core import stop as stopping
 from fedmpi.core.errors import FedError, UserError, WireError
 from fedmpi.transport import messages
-from fedmpi.transport.base import named
+from fedmpi.transport.base import named, pieces
 from fedmpi.transport.heartbeat import Heartbeat
 from fedmpi.transport.messages import READY
 from fedmpi.transport.probe import be_probed
-from fedmpi.transport.sharing import share
+from fedmpi.transport.sharing import published, room, share
 from fedmpi.transport.watch import SILENCE_S, START
 from fedmpi.transport.wakeup import dozing
 from fedmpi.wire.frame import pack
@@ -34,6 +35,8 @@ class Links(NamedTuple):
     comm: MPI.Comm
     # The communicators of ``messages.nodes``.
     nodes: tuple
+    # The workers of this node.
+    mates: MPI.Comm
     # Rank 0's process if it runs on this machine, else None.
     pid: int | None
     # How this rank waits for a message, see ``messages.wait``.
@@ -108,11 +111,12 @@ def _links(comm):
     node, _ = nodes
     ranks_a_core = messages.crowding(node)
     pid = messages.server_process(comm)
+    mates = messages.mates(node, comm)
     # Ranks sharing a core look less often, so that the others get more of it.
     longest_s = messages.LONGEST_S * max(1.0, ranks_a_core)
     is_woken = pid is not None
     nap = dozing(longest_s, is_woken)
-    return Links(comm, nodes, pid, nap)
+    return Links(comm, nodes, mates, pid, nap)
 
 
 def _send_place(links, see):
@@ -176,14 +180,17 @@ def _answer(links, worker, meta, arrays):
         # Rank 0's nudge: waiting jobs are dropped.
         is_dropped = MPI.COMM_WORLD.Iprobe(0)
         if not is_dropped:
-            answer = pack(*worker.run(meta["job"], arrays))
-            messages.send(links.comm, answer, 0, pid=links.pid)
+            answer = messages.in_pieces(*worker.run(meta["job"], arrays))
+            messages.send_pieces(links.comm, answer, 0, pid=links.pid)
 
 
 def _receive_published(links, worker, meta):
     with _or_abort():
-        buffer = np.empty(meta["bytes"], np.uint8)
-        messages.broadcast(links.comm, buffer)
+        if "shared" in meta:
+            buffer = published(links.nodes, meta["bytes"])
+        else:
+            buffer = np.empty(meta["bytes"], np.uint8)
+            messages.broadcast(links.comm, buffer)
     subject = f"the message {meta['what']} from rank 0 is"
     message, arrays = messages.opened(buffer, subject)
     worker.receive(message, arrays)
@@ -194,16 +201,21 @@ def _receive_shared(links, worker, meta):
         arrays = share(links.nodes, meta["table"])
     node, _ = links.nodes
     _, local = messages.among(node, links.comm)
-    message = meta["meta"] | {"local_rank": local}
+    memory = partial(room, links.mates)
+    message = meta["meta"] | {"local_rank": local, "memory": memory}
     worker.receive(message, arrays)
 
 
 def _add_up(links, worker, meta):
     node, leaders = links.nodes
+    levels = [messages.Adding(node)]
+    if node.rank == 0:
+        levels.append(messages.Adding(leaders))
     with _or_abort():
-        total, _ = messages.add_up(node, worker.total(meta["count"]))
-        if node.rank == 0:
-            messages.add_up(leaders, total)
+        for start, stop in pieces(meta["count"]):
+            total = worker.total(start, stop)
+            for level in levels:
+                total, _ = level.up(total, stop - start)
 
 
 @contextlib.contextmanager

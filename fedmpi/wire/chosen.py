@@ -18,7 +18,7 @@ def for_update(codec, strategy, layout, t, support):
     if chosen is None:
         return codec
     # Values without pruning are the last of a vector, and those without training the last of these.
-    num_dense = _num_last(chosen, len(layout.dense_positions))
+    num_dense = _num_last(chosen, layout.num_dense)
     num_averages = _num_last(chosen, layout.num_averages)
     own_codec = refitted(codec, num_dense, num_averages)
     return of_chosen(own_codec, chosen)

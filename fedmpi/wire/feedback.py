@@ -10,6 +10,8 @@ a pruned weight, its part of the residual is forgotten.
 
 import torch
 
+from fedmpi.core.support import gathered, same, scattered
+
 
 def feeding_back(codec, values, residual=None, chosen=None):
     """``(arrays, residual (K,))`` of an update ``values (K,)``.
@@ -34,9 +36,7 @@ def carried(residual, before, after, P):
 
     0 at new positions. Both supports index a vector of length P.
     """
-    # The identity spares a comparison of all positions.
-    if before is after or torch.equal(before, after):
+    if same(before, after):
         return residual
-    whole = torch.zeros(P)
-    whole[before] = residual
-    return whole.index_select(0, after)
+    whole = scattered(residual, before, torch.zeros(P))
+    return gathered(whole, after)

@@ -123,6 +123,7 @@ def diloco(outer: Literal["sgd", "heavy", "nesterov", "adam"] = "nesterov", serv
         weighting="uniform",
         linear=True,
         additive=True,
+        in_pieces=not streams,
         travels=schedule(fragments, pattern) if streams else None,
         refuses=refuses,
         notes=notes,
