@@ -27,10 +27,11 @@ class Accumulator(NamedTuple):
     totals: dict                  # {name: (size,) int64} of the strategy's answers that are summed
 
 
-def empty_accumulator(layout, answers, device, memory):
+def empty_accumulator(layout, answers, device, memory, adds=True):
     """The ``Accumulator`` before any answer; ``answers`` are the strategy's fields.
 
-    ``memory`` is that of the node's workers, see ``fedmpi.transport.sharing.room``.
+    ``memory`` is that of the node's workers, see ``fedmpi.transport.sharing.room``. ``adds``:
+    whether this rank has clients of its own; those of its node may have sums together.
     """
     def zeros(size):
         return torch.zeros(size, dtype=torch.int64, device=device)
@@ -41,7 +42,7 @@ def empty_accumulator(layout, answers, device, memory):
             # Any support is smaller than the whole vector.
             size = size_of(field, layout.P)
             totals[name] = zeros(size)
-    return Accumulator(sums(layout.P, device, memory), totals)
+    return Accumulator(sums(layout.P, device, memory, adds), totals)
 
 
 def size_of(field, K):

@@ -10,6 +10,7 @@ from fedmpi.client import home as homes
 from fedmpi.client import samples as shards
 from fedmpi.client.own_values import LAST_RECEIVED, OWN_VALUES, own_values
 from fedmpi.client.received import Received
+from fedmpi.compute import divided
 from fedmpi.compute.sgd import length_of, train
 from fedmpi.core.parts import Descent, Field, Round, Task
 from fedmpi.core.rng import Purpose, stream_and_torch_seed
@@ -231,12 +232,15 @@ def task_of(parts, home, samples, job, received, base, message=None, kept=None):
     return task
 
 
-def trained(parts, samples, task, client, previous):
+def trained(parts, samples, task, client, previous, group=None):
     """The ``Trained`` of a task: the strategy's local training, bent by the client's faults.
 
-    ``previous (P,)`` is the model of the round before, for faults that replay it.
+    ``previous (P,)`` is the model of the round before, for faults that replay it. All ranks of the
+    ``group``, if there is one, train the client together.
     """
     training = partial(train, parts.strategy.local, task)
+    if group is not None:
+        training = partial(divided.train, parts.strategy.local, task, group)
     for fault in shards.faults_of(samples, client):
         if fault.local is not None:
             training = partial(fault.local, task, training, previous)

@@ -661,6 +661,7 @@ class Pruner(NamedTuple):
     The server zeroes pruned weights. If the pruner ``keeps_pruned_values`` it leaves their last
     values, which are not sent. ``exact``: the number of kept weights never changes, as the server
     asserts. ``moves``: clients change their masks while they train, so updates do not add up.
+    ``watches``: its probes see steps or epochs of a training, which then runs on one rank.
 
     ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every
     client a mask of its own to train. The global model is then cut to ``nominal(state, mask,
@@ -684,6 +685,7 @@ class Pruner(NamedTuple):
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing
     planned: Callable | None = None
+    watches: bool = False
 
 
 @renamed(uses="macs_per_weight")

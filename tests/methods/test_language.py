@@ -1,6 +1,7 @@
 """Language models: known answers of the task and of the networks, and a federated GPT from end to end."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -263,7 +264,6 @@ def test_a_sparse_federated_gpt_has_the_same_bits_on_one_and_three_ranks(fedmpi,
 
 def test_the_page_leads_from_a_text_to_a_text(fedmpi, tmp_path, monkeypatch):
     """Smaller than on the page, in its order."""
-    import re
     import shlex
 
     from fedmpi.commands import help as pages
