@@ -29,11 +29,32 @@ class Sums(NamedTuple):
     part: Callable
 
 
-def sums(P, device, memory):
-    """The ``Sums`` of a rank; ``memory`` see ``fedmpi.transport.sharing.room``."""
-    if P < LARGE:
-        return of_rank(P, device)
-    return of_node(P, memory)
+def sums(P, device, memory, adds):
+    """The ``Sums`` of a rank; ``memory`` see ``fedmpi.transport.sharing.room``.
+
+    On a GPU they stay there: the way down would take longer than adding. ``adds``: whether the rank
+    has clients of its own.
+    """
+    if P >= LARGE and device.type == "cpu":
+        # All workers of the node make them together.
+        return of_node(P, memory)
+    if not adds:
+        return of_nobody()
+    return of_rank(P, device)
+
+
+def of_nobody():
+    """The ``Sums`` of a rank without clients."""
+    def begin(t):
+        pass
+
+    def add(update, share, size):
+        raise AssertionError("a rank without clients has nothing to add")
+
+    def part(start, stop):
+        return None
+
+    return Sums(begin, add, part)
 
 
 def of_rank(P, device):
@@ -75,7 +96,7 @@ def of_node(P, memory):
         return sums_now
 
     def add(update, share, size):
-        for number, values in enumerate(update.cpu().split(PIECE)):
+        for number, values in enumerate(update.split(PIECE)):
             with room.lock(number):
                 sums_now = piece(number)
                 exact_sum.add(sums_now[: len(values)], values, share, size)

@@ -19,6 +19,7 @@ from mpi4py import MPI
 
 from fedmpi.core.errors import WireError
 from fedmpi.transport.wakeup import wake
+from fedmpi.wire import frame
 from fedmpi.wire.frame import unpack
 
 # Looks before a rank sleeps.
@@ -29,8 +30,10 @@ LONGEST_S = 0.005
 RUNG_S = 0.025
 # Bytes a message, below the 2^31 of older MPI libraries.
 CHUNK = 1 << 30
-# Tags: a message's last chunk, a chunk before others, a broadcast, the bytes of several chunks.
-LAST, MORE, TREE, SIZE = 1, 2, 3, 4
+# Tags: a message or a chunk of one, a broadcast, the number of bytes of the chunks that follow.
+PART, TREE, SIZE = 1, 2, 3
+# Bytes of arrays from which on a message is sent, or published, without a copy of its own.
+LARGE = 16 << 20
 # Tags above every signal's number: a first message and its answer, a leaving rank.
 READY, GONE = 1000, 1001
 # The answer asking a rank in; any other answer is its exit code.
@@ -62,24 +65,43 @@ def send(comm, buffer, rank, check=lambda: None, pid=None):
 
     ``pid`` is the rank's process, if it may be dozing on this machine.
     """
-    requests = post(comm, buffer, rank)
+    send_pieces(comm, [buffer], rank, check, pid)
+
+
+def send_pieces(comm, pieces, rank, check=lambda: None, pid=None):
+    """``send`` of one message in ``pieces``, see ``in_pieces``."""
+    requests = post_pieces(comm, pieces, rank)
     wake(pid)
     wait(partial(MPI.Request.Testall, requests), check)
 
 
 def post(comm, buffer, rank):
     """The requests of a ``send`` without waiting; the buffer must stay until they are done."""
+    return post_pieces(comm, [buffer], rank)
+
+
+def post_pieces(comm, pieces, rank):
+    """``post`` of one message in ``pieces``, each uint8 (bytes,)."""
+    chunks = []
+    for piece in pieces:
+        # An empty message has a chunk, too.
+        for start in range(0, max(1, len(piece)), CHUNK):
+            chunks.append(piece[start: start + CHUNK])
     requests = []
-    num_bytes = len(buffer)
-    if num_bytes > CHUNK:
+    if len(chunks) > 1:
+        num_bytes = sum(map(len, pieces))
         # A request keeps its own buffer alive.
         requests.append(comm.Isend(np.array([num_bytes]), rank, SIZE))
-    # An empty message has a chunk, too.
-    for start in range(0, max(1, num_bytes), CHUNK):
-        stop = start + CHUNK
-        tag = MORE if stop < num_bytes else LAST
-        requests.append(comm.Isend([buffer[start:stop], MPI.BYTE], rank, tag))
+    for chunk in chunks:
+        requests.append(comm.Isend([chunk, MPI.BYTE], rank, PART))
     return requests
+
+
+def in_pieces(meta, arrays):
+    """A message as pieces for ``post_pieces``: one buffer, or the arrays themselves if they are large."""
+    if sum(array.nbytes for array in arrays.values()) >= LARGE:
+        return frame.pieces(meta, arrays)
+    return [frame.pack(meta, arrays)]
 
 
 def receive(comm, source=MPI.ANY_SOURCE, check=lambda: None, tag=MPI.ANY_TAG, nap=nap, into=None):
@@ -186,10 +208,12 @@ class Adding:
 
     def _received(self, n, source, check):
         """(n,) or (0,) int64: the piece of the rank ``source``, in the free buffer."""
-        if len(self.buffers[self.free]) < n:
-            self.buffers[self.free] = np.empty(n, np.int64)
-        buffer = self.buffers[self.free].view(np.uint8)
-        content, _ = receive(self.comm, source, check, into=buffer)
+        buffer = self.buffers[self.free]
+        if len(buffer) < n:
+            buffer = np.empty(n, np.int64)
+            self.buffers[self.free] = buffer
+        memory = buffer.view(np.uint8)
+        content, _ = receive(self.comm, source, check, into=memory)
         return content.view(np.int64)
 
     def _sum_of(self, total, part):

@@ -33,9 +33,9 @@ def share(nodes, table, arrays=None, check=lambda: None):
         messages.broadcast(leaders, content, check)
 
     # Data may be larger than memory: the disk's cache holds what is read of them.
-    with _file(node, num_bytes, [tempfile.gettempdir()], fill, check) as name:
+    with _file(node, num_bytes, [tempfile.gettempdir()], fill, check) as file:
         # Copy on write: no rank changes another's data.
-        content = np.memmap(name, np.uint8, "c")
+        content = np.memmap(file, np.uint8, "c")
     shared = {}
     for name, dtype, shape, _ in table:
         shared[name] = _view(content[places[name]], dtype, shape)
@@ -55,23 +55,25 @@ def published(nodes, num_bytes, fill=lambda content: None, check=lambda: None):
         fill(content)
         messages.broadcast(leaders, content, check)
 
-    with _file(node, num_bytes, _memory_first(), receive, check) as name:
-        return np.asarray(np.memmap(name, np.uint8, "c"))
+    with _file(node, num_bytes, _memory_first(), receive, check) as file:
+        return np.asarray(np.memmap(file, np.uint8, "c"))
 
 
 def room(comm, num_bytes):
     """The ``Room`` of ``comm``'s ranks, which are of one node and call this together."""
-    with _file(comm, num_bytes, _memory_first()) as name:
-        content = np.asarray(np.memmap(name, np.uint8, "r+"))
-        lock = _Lock(name)
+    with _file(comm, num_bytes, _memory_first()) as file:
+        content = np.asarray(np.memmap(file, np.uint8, "r+"))
+        handle = os.dup(file.fileno())
+    # Closing any handle of a file opens all locks of the process on it: only now.
+    lock = _Lock(handle)
     return Room(content, lock.of, comm.rank == 0)
 
 
 class _Lock:
-    """Locks of a file that has lost its name, a byte of it each; they go with the process."""
+    """Locks of an open file, a byte of it each; they go with the process."""
 
-    def __init__(self, name):
-        self.handle = os.open(name, os.O_RDWR)
+    def __init__(self, handle):
+        self.handle = handle
 
     @contextlib.contextmanager
     def of(self, number):
@@ -87,22 +89,25 @@ class _Lock:
 
 @contextlib.contextmanager
 def _file(node, num_bytes, folders, fill=lambda content: None, check=lambda: None):
-    """The name of a new file of ``num_bytes``, for all ranks of ``node`` to map inside the block.
+    """A new open file of ``num_bytes``, for all ranks of ``node`` to map inside the block.
 
-    The first rank writes it with ``fill(content)``. After the block it has no name.
+    The first rank writes it with ``fill(content)``. By then the file has no name any more: nothing
+    is left of it, however the job ends.
     """
     path = np.zeros(PAGE, np.uint8)
     if node.rank == 0:
         name = _new_file(num_bytes, folders)
         encoded = np.frombuffer(os.fsencode(name), np.uint8)
         path[: len(encoded)] = encoded
-        fill(np.memmap(name, np.uint8, "r+"))
     messages.broadcast(node, path, check)
     name = os.fsdecode(path.tobytes().rstrip(b"\0"))
-    yield name
-    messages.barrier(node, check)
-    if node.rank == 0:
-        os.unlink(name)
+    with open(name, "r+b") as file:
+        messages.barrier(node, check)
+        if node.rank == 0:
+            os.unlink(name)
+            fill(np.memmap(file, np.uint8, "r+"))
+        messages.barrier(node, check)
+        yield file
 
 
 def _memory_first():

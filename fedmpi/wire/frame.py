@@ -58,6 +58,31 @@ def pack(meta, arrays, into=None):
     return buffer
 
 
+def pieces(meta, arrays):
+    """[uint8 (bytes,)]: the message of ``pack`` in pieces, most of them the arrays' own memory.
+
+    No copy of a large message need be made to send it.
+    """
+    contiguous = {}
+    for name, array in arrays.items():
+        contiguous[name] = np.asarray(array, order="C")
+    header = _header(meta, contiguous)
+    first = np.zeros(FIXED + len(header), np.uint8)
+    first[FIXED:] = np.frombuffer(header, np.uint8)
+    FIRST.pack_into(first, 0, MAGIC, len(header), 0)
+    parts = [first]
+    for array in contiguous.values():
+        if array.nbytes:
+            parts.append(array.reshape(-1).view(np.uint8))
+        num_padding = _padded(array.nbytes) - array.nbytes
+        if num_padding:
+            parts.append(np.zeros(num_padding, np.uint8))
+    # Each array begins at a whole word, and what pads the last word of one is 0.
+    total = sum(map(checksum, parts)) % MODULUS
+    FIRST.pack_into(first, 0, MAGIC, len(header), total)
+    return parts
+
+
 def _write(buffer, start, array):
     """Copies an ``array`` into ``buffer`` from byte ``start`` on; the end of its padding."""
     stop = start + array.nbytes

@@ -10,10 +10,11 @@ import numpy as np
 from mpi4py import MPI
 
 from fedmpi.core.errors import WorkerError
-from fedmpi.transport import base, messages, mpi
+from fedmpi.transport import base, messages
 from fedmpi.transport.mpi import Mpi
 from fedmpi.transport.serve import serve
 
+messages.LARGE = 20_000
 messages.CHUNK = 1000                          # a message of many chunks, without 2 GiB of it
 base.PIECE = 300                               # a sum of several pieces
 
@@ -64,7 +65,6 @@ def crossing(transport):
 
 def shared_once_a_node(transport, data):
     """A large message, and memory that workers write to."""
-    mpi.LARGE = 20_000
     for t in range(2):
         values = np.arange(4000.0) + t
         assert transport.publish({"kind": "round"}, {"values": values}) > values.nbytes
