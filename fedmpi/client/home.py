@@ -30,11 +30,12 @@ class Home(NamedTuple):
     spare: dict | None            # see ``Task.spare``; None on a GPU, whose recorder has its own
 
 
-def home(model, loss, device, options, meta, frozen, personal):
+def home(model, loss, device, options, meta, frozen, personal, goes_on=False):
     """The ``Home`` of ``model``, which trains on ``loss``, by the set-up message ``meta``.
 
     ``frozen`` holds the values of its frozen parameters. ``personal(layout)`` names personal
-    tensors, or is None. UserError if the model differs from rank 0's.
+    tensors, or is None. ``goes_on``: clients go on from their own values, at first those of the
+    first model. UserError if the model differs from rank 0's.
     """
     model = model.to(device)
     layout, x, g = bind(model, meta["statistics"])
@@ -47,7 +48,7 @@ def home(model, loss, device, options, meta, frozen, personal):
                         "alike on all ranks")
     layout = laid_out(layout, model, personal)
     initial = None
-    if layout.personal:
+    if layout.personal or goes_on:
         initial = x.cpu().clone()
     # Some buffers count, as batch norms do; no client may find the last one's counts.
     spare = {} if device.type == "cpu" else None
