@@ -27,6 +27,7 @@ class Home(NamedTuple):
     recorder: Any                 # graphs.Recorder on a GPU, else None
     stage: Staging                # between the host, where messages are made, and the device
     counters: list                # [(buffer, its first value)] of all buffers outside the vector
+    spare: dict | None            # see ``Task.spare``; None on a GPU, whose recorder has its own
 
 
 def home(model, loss, device, options, meta, frozen, personal):
@@ -49,6 +50,7 @@ def home(model, loss, device, options, meta, frozen, personal):
     if layout.personal:
         initial = x.cpu().clone()
     # Some buffers count, as batch norms do; no client may find the last one's counts.
+    spare = {} if device.type == "cpu" else None
     counters = [(buffer, buffer.clone()) for _, buffer in constants(model, layout)]
     return Home(
         model=model,
@@ -60,7 +62,8 @@ def home(model, loss, device, options, meta, frozen, personal):
         casting=casting(options["precision"], device),
         recorder=recorder(model, device, loss),
         stage=staging(layout.P, device),
-        counters=counters)
+        counters=counters,
+        spare=spare)
 
 
 def fresh_counters(home):

@@ -184,14 +184,20 @@ def descend(task, descent=Descent(), own_batches=()):
     take = _taking(step, operands)
 
     taken = seen = 0
+    waits = descent.arrives is not None
     task.model.train()
     for epoch in range(epochs):
         for inputs, labels in islice(_epoch(task, descent, own_batches), steps - taken):
+            if waits and taken == descent.delay:
+                descent.arrives(task)
+                waits = False
             take(inputs, labels, lrs[taken])
             taken += 1
             seen += len(labels)
         if probe.epoch is not None and probe.epoch(epoch):
             _mask_again(task, x, operands)
+    if waits:
+        descent.arrives(task)
 
     if _as_a_vector(descent, task.optimiser, probe.step):
         task.g.zero_()
@@ -263,7 +269,7 @@ def _start(task, descent, x):
     start = {"total": torch.zeros((), device=x.device)}
     if x.is_cuda:
         start["lr"] = torch.zeros((), device=x.device)
-    for name, tensor in _first_state(task, x).items():
+    for name, tensor in _first_state(task, descent, x).items():
         start[STATE + name] = tensor
     may_move = task.probe.epoch is not None
     if may_move or count(task.mask) < layout.num_weights:
@@ -275,15 +281,40 @@ def _start(task, descent, x):
     return start
 
 
-def _first_state(task, x):
+def _first_state(task, descent, x):
     """The optimiser's state before the first step on ``x (R,)``: new, or ``task.inner`` itself."""
     names = task.optimiser.init(x[:0]).keys()
     # A recorded step has tensors of its own.
     if task.recorder is None and task.inner.keys() == names:
         return task.inner
-    state = task.optimiser.init(x)
+    state = _zeros(task, descent, x)
     resume(state, task.inner)
     return state
+
+
+def _zeros(task, descent, x):
+    """The optimiser's state before its first step: vectors (R,) of 0, and counts.
+
+    Vectors lie where those of the rank's last training lay. Of a large model, fresh memory costs
+    several times a step on it. A state that its client keeps has memory of its own.
+    """
+    if task.spare is None or descent.resumes:
+        return task.optimiser.init(x)
+    state = {}
+    # Of one value: the names, and which are vectors.
+    for name, tensor in task.optimiser.init(x[:1]).items():
+        if tensor.ndim:
+            tensor = _spare(task.spare, name, x).zero_()
+        state[name] = tensor
+    return state
+
+
+def _spare(spare, name, x):
+    """A vector like ``x``, of any values: the one of this name in ``spare``, if it fits."""
+    vector = spare.get(name)
+    if vector is None or vector.shape != x.shape:
+        vector = spare[name] = torch.empty_like(x)
+    return vector
 
 
 def resume(state, inner):
