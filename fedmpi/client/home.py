@@ -20,7 +20,7 @@ class Home(NamedTuple):
     layout: Layout
     x: torch.Tensor               # (P,) the model's own vector, on the device
     g: torch.Tensor               # (R,) its gradient
-    # (P,) as the factory made it, on the host, the same on all ranks; None without personal tensors.
+    # (P,) as the factory made it, on the host, the same on all ranks; None if no client begins there.
     initial: torch.Tensor | None
     device: torch.device
     casting: Callable             # the context of forward passes
@@ -30,11 +30,12 @@ class Home(NamedTuple):
     spare: dict | None            # see ``Task.spare``; None on a GPU, whose recorder has its own
 
 
-def home(model, loss, device, options, meta, frozen, personal):
+def home(model, loss, device, options, meta, frozen, personal, own_values=False):
     """The ``Home`` of ``model``, which trains on ``loss``, by the set-up message ``meta``.
 
     ``frozen`` holds the values of its frozen parameters. ``personal(layout)`` names personal
-    tensors, or is None. UserError if the model differs from rank 0's.
+    tensors, or is None. ``own_values``: clients keep values of the whole model. UserError if the
+    model differs from rank 0's.
     """
     model = model.to(device)
     layout, x, g = bind(model, meta["statistics"])
@@ -47,7 +48,7 @@ def home(model, loss, device, options, meta, frozen, personal):
                         "alike on all ranks")
     layout = laid_out(layout, model, personal)
     initial = None
-    if layout.personal:
+    if layout.personal or own_values:
         initial = x.cpu().clone()
     # Some buffers count, as batch norms do; no client may find the last one's counts.
     spare = {} if device.type == "cpu" else None

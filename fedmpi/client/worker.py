@@ -126,7 +126,8 @@ class Worker:
             options=options,
             meta=meta,
             frozen=arrays["frozen"],
-            personal=strategy.personal)
+            personal=strategy.personal,
+            own_values=strategy.travels is not None)
         self.layout = self.home.layout
         # Codecs treat dense positions by themselves.
         codec = fitted(parts.codec, self.layout.num_dense, self.layout.num_averages)
