@@ -42,8 +42,8 @@ def children(root):
             if parent not in family:
                 continue
             family.add(pid)
-            environ = pathlib.Path(f"/proc/{pid}/environ").read_bytes()
-            rank = re.search(rb"\0(?:PMI|OMPI_COMM_WORLD)_RANK=(\d+)", environ)
+            variables = pathlib.Path(f"/proc/{pid}/environ").read_bytes()
+            rank = re.search(rb"\0(?:PMI|OMPI_COMM_WORLD)_RANK=(\d+)", variables)
         except OSError:                        # it has just ended
             continue
         if rank and parent not in ranks.values():
