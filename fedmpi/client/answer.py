@@ -9,10 +9,12 @@ import torch
 from torch.nn import functional as F
 
 from fedmpi.client.stats import WORK, Stats
+from fedmpi.client.own_values import state_after
 from fedmpi.client.sums import Sums, sums
 from fedmpi.client.train import INNER, OWN, RESIDUAL, inner_fields
 from fedmpi.core import exact_sum
 from fedmpi.core.support import gathered
+from fedmpi.wire.chosen import for_update, up
 from fedmpi.wire.codecs import drawing
 from fedmpi.wire import fields, frame, positions
 from fedmpi.wire.feedback import carried, feeding_back
@@ -25,10 +27,11 @@ class Accumulator(NamedTuple):
     totals: dict                  # {name: (size,) int64} of the strategy's answers that are summed
 
 
-def empty_accumulator(layout, answers, device, memory):
+def empty_accumulator(layout, answers, device, memory, adds=True):
     """The ``Accumulator`` before any answer; ``answers`` are the strategy's fields.
 
-    ``memory`` is that of the node's workers, see ``fedmpi.transport.sharing.room``.
+    ``memory`` is that of the node's workers, see ``fedmpi.transport.sharing.room``. ``adds``:
+    whether this rank has clients of its own; those of its node may have sums together.
     """
     def zeros(size):
         return torch.zeros(size, dtype=torch.int64, device=device)
@@ -39,7 +42,7 @@ def empty_accumulator(layout, answers, device, memory):
             # Any support is smaller than the whole vector.
             size = size_of(field, layout.P)
             totals[name] = zeros(size)
-    return Accumulator(sums(layout.P, device, memory), totals)
+    return Accumulator(sums(layout.P, device, memory, adds), totals)
 
 
 def size_of(field, K):
@@ -103,17 +106,19 @@ def answer(parts, home, accumulator, wants_single_updates, job, client, trained,
         "row": job["row"],
     }
     arrays = dict(client.reports)
-    codec = drawing(parts.codec, parts.seed, job["t"], job["client"])
     answer_fields = parts.strategy.answers
     support = _own_support(home, client, meta, arrays)
     reply = _reply(parts, home, client, trained, support)
+    codec = for_update(parts.codec, parts.strategy, home.layout, job["t"], support)
+    codec = drawing(codec, parts.seed, job["t"], job["client"])
+    chosen = up(parts.strategy, home.layout, job["t"], support)
     loss, size = _checked(reply, trained.loss, meta, cause)
     if not math.isfinite(loss):
         reply = _unchanged(reply)
 
     counted = accumulator is not None and "share" in job
     stays_here = counted and not wants_single_updates
-    values = _encoded(codec, home, client, reply, arrays, stays_here)
+    values = _encoded(codec, home, client, reply, arrays, chosen, stays_here)
     others = fields.encoded(answer_fields, reply.answers, "answer/", codec, support)
     arrays |= values
     arrays |= others
@@ -165,7 +170,7 @@ def _reply(parts, home, client, trained, support):
     """The ``Reply`` of a client, on the ``support (K,)`` at the end of its training."""
     task, strategy = client.task, parts.strategy
     if strategy.update:
-        update = home.stage.difference(task.x, client.received.base, support)
+        update = home.stage.difference(task.x, task.base, support)
     else:
         update = torch.zeros(len(support), device=home.device)
     answers, kept = {}, {}
@@ -176,6 +181,7 @@ def _reply(parts, home, client, trained, support):
         field = strategy.keeps[name]
         state[name] = fields.values_of(name, field, tensor, support)
     state |= _inner(parts, home, trained.state, support)
+    state |= state_after(strategy, task, support)
     if home.layout.personal:
         personal = home.layout.personal_positions.to(home.device)
         state[OWN] = gathered(task.x, personal)
@@ -223,10 +229,11 @@ def _all_sound(answers):
     return all(map(exact_sum.sound, parts))
 
 
-def _encoded(codec, home, client, reply, arrays, only_size):
+def _encoded(codec, home, client, reply, arrays, chosen, only_size):
     """The arrays of the encoded update; writes the client's state to ``arrays``.
 
-    ``only_size``: the update stays on this rank, and any values of the right size will do.
+    ``chosen (K,) bool`` are the values that travel, None: all. ``only_size``: the update stays on
+    this rank, and any values of the right size will do.
     """
     kept = reply.kept
     if codec.feedback:
@@ -234,7 +241,7 @@ def _encoded(codec, home, client, reply, arrays, only_size):
         if residual is not None:
             residual = carried(residual, client.received.support, reply.support, home.layout.P)
         update = home.stage.down(reply.update)
-        values, kept[RESIDUAL] = feeding_back(codec, update, residual)
+        values, kept[RESIDUAL] = feeding_back(codec, update, residual, chosen)
     elif only_size and codec.exact:
         # Spare the way down from a GPU.
         anything = torch.empty(len(reply.update))

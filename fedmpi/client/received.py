@@ -10,6 +10,7 @@ from fedmpi.core.allocator import LARGE, give_back
 from fedmpi.core.errors import WireError
 from fedmpi.core.support import Support, all_of, digest, is_one_entry, scattered
 from fedmpi.wire import positions
+from fedmpi.wire.chosen import for_model
 
 
 class Received(NamedTuple):
@@ -23,8 +24,10 @@ class Received(NamedTuple):
     trainable: torch.Tensor       # (R,) float32 on the device: 1 if trained, 0 if pruned; read only
 
 
-def decoded(home, codec, meta, arrays, last_mask=None, last=None, model_of=None):
+def decoded(home, codec, meta, arrays, last_mask=None, last=None, model_of=None, strategy=None):
     """``(Received, its mask as a numpy array)`` of a model message.
+
+    With a ``strategy`` it is the message of a round, which may hold a part of the model.
 
     The mask may be told relative to ``last_mask (Q,) bool``. ``last``: the model received before.
     Its buffer is reused, and its mask too if it is the same one. ``model_of`` is the node's, see
@@ -46,7 +49,10 @@ def decoded(home, codec, meta, arrays, last_mask=None, last=None, model_of=None)
     if own_digest != meta["support"]:
         raise WireError(f"the server's support is {meta['support']}, this worker decoded "
                         f"{own_digest}")
-    values_of = partial(codec.down.decode, arrays, len(support))
+    down = codec.down
+    if strategy is not None:
+        down = for_model(down, strategy, layout, meta["t"], support)
+    values_of = partial(down.decode, arrays, len(support))
     if _lies_in_message(home, arrays, support):
         base = values_of()
     elif _is_of_node(home, model_of):

@@ -29,14 +29,32 @@ class Sums(NamedTuple):
     part: Callable
 
 
-def sums(P, device, memory):
+def sums(P, device, memory, adds):
     """The ``Sums`` of a rank; ``memory`` see ``fedmpi.transport.sharing.room``.
 
-    On a GPU they stay there: the way down would take longer than adding.
+    On a GPU they stay there: the way down would take longer than adding. ``adds``: whether the rank
+    has clients of its own.
     """
-    if P < LARGE or device.type != "cpu":
-        return of_rank(P, device)
-    return of_node(P, memory)
+    if P >= LARGE and device.type == "cpu":
+        # All workers of the node make them together.
+        return of_node(P, memory)
+    if not adds:
+        return of_nobody()
+    return of_rank(P, device)
+
+
+def of_nobody():
+    """The ``Sums`` of a rank without clients."""
+    def begin(t):
+        pass
+
+    def add(update, share, size):
+        raise AssertionError("a rank without clients has nothing to add")
+
+    def part(start, stop):
+        return None
+
+    return Sums(begin, add, part)
 
 
 def of_rank(P, device):

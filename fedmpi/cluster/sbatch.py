@@ -13,6 +13,7 @@ from fedmpi.catalog import TIMINGS
 from fedmpi.plugins.spec import parse, split
 from fedmpi.core.errors import UserError
 from fedmpi.build.footprint import GPU_RANK_BYTES, RANK_BYTES, vectors_of_ranks
+from fedmpi.build.ranks import check_ranks
 from fedmpi.core.stop import notice
 
 # Of each model, on 32 x 32 colour images; of a GPT, on 65 different characters.
@@ -224,6 +225,7 @@ def program(launcher):
 def check(job, options, measured=None):
     """UserError for a job that cannot work."""
     program(job.launcher)
+    check_ranks(options, job.ranks)
     for line, is_wrong in _refusals(job, options, measured):
         if is_wrong:
             raise UserError(line)

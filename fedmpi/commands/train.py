@@ -126,6 +126,11 @@ from fedmpi.core.wide import terminal_width
     help="Clients that a worker trains at once, as one wide network; their results differ from "
          "one by one by rounding. 0: the fastest, by a short timing here.  [default: 1]")
 @click.option(
+    "--ranks-per-client", type=click.IntRange(1),
+    help="Workers that train one client together, each with its part of every batch, of the "
+         "gradients' sums and of the optimiser's state; results differ from one rank's by "
+         "rounding.  [default: 1]")
+@click.option(
     "--config", type=click.Path(), is_eager=True, expose_value=False, callback=read_config,
     metavar="FILE.toml", shell_complete=completion.files(".toml"),
     help="Options from a file; flags win.")

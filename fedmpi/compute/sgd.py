@@ -184,14 +184,20 @@ def descend(task, descent=Descent(), own_batches=()):
     take = _taking(step, operands)
 
     taken = seen = 0
+    waits = descent.arrives is not None
     task.model.train()
     for epoch in range(epochs):
         for inputs, labels in islice(_epoch(task, descent, own_batches), steps - taken):
+            if waits and taken == descent.delay:
+                descent.arrives(task)
+                waits = False
             take(inputs, labels, lrs[taken])
             taken += 1
             seen += len(labels)
         if probe.epoch is not None and probe.epoch(epoch):
             _mask_again(task, x, operands)
+    if waits:
+        descent.arrives(task)
 
     if _as_a_vector(descent, task.optimiser, probe.step):
         task.g.zero_()

@@ -126,6 +126,7 @@ class Facts(NamedTuple):
     own_tests: bool = False       # clients have test parts of their own
     sends: bool = False           # the strategy sends more than the model
     linear: bool = True           # the merge is a weighted mean
+    trained_otherwise: bool = False   # some clients' training is bent by a fault
     linear_steps: bool = True     # the optimiser says how far its steps go, see Optimiser.travelled
     optimiser_state: tuple = ()   # names of the tensors of the optimiser's state
     clipped: bool = False         # the user gave --clip-norm: gradients may be shortened
@@ -317,6 +318,10 @@ class Descent(NamedTuple):
     (R,)`` or None is a constant vector, added to every gradient of this client and round.
     ``loss`` replaces the objective's. ``shuffle`` deals the samples anew each epoch. If it
     ``resumes``, a client keeps its optimiser's state until its next round, and goes on from there.
+
+    ``arrives(task)``, of a strategy of which a part of the model travels, changes ``task.x`` in
+    place before step number ``delay``, from 0; after the last step of a shorter training. It says
+    what the client makes of the received part. Such clients train one by one.
     """
 
     mu: float = 0.0
@@ -324,6 +329,8 @@ class Descent(NamedTuple):
     loss: Callable | None = None
     shuffle: bool = True
     resumes: bool = False
+    arrives: Callable | None = None
+    delay: int = 0
 
 
 class Trained(NamedTuple):
@@ -336,6 +343,13 @@ class Trained(NamedTuple):
     travelled: float = math.nan
     # {name: tensor}: the optimiser's state at the end, of a ``Descent`` that resumes.
     state: dict = {}
+
+
+class Travels(NamedTuple):
+    """The part of the model that travels in a round."""
+
+    down: torch.Tensor            # (P,) bool: the values that clients receive
+    up: torch.Tensor              # (P,) bool: the values whose updates clients send
 
 
 class Field(NamedTuple):
@@ -422,6 +436,9 @@ class Task(NamedTuple):
     # (m,) int64 on the device, where samples are windows of a stream: training draws windows that
     # begin at any token of it, while inputs and labels hold each token once.
     stretch: torch.Tensor | None = None
+    # (P,) bool on the device, where only a part of the model travels: the values that came in this
+    # round. ``base`` then has the last received value of each entry, and x the client's own values.
+    came: torch.Tensor | None = None
 
 
 class Training(NamedTuple):
@@ -578,6 +595,9 @@ class Strategy(NamedTuple):
       network, and ``task.server`` calls it when clients are tested.
     * ``personal(layout) -> names`` are each client's own tensors of the model: trained and kept,
       neither sent nor merged.
+    * ``travels(layout, t) -> Travels`` is the part of the model that travels in round t; None: all
+      of it. Clients keep their own values of the whole model, beginning with the first one, and
+      ``updates.U`` is 0 at all other entries. ``local`` is a Descent that ``arrives``.
 
     A client is tested on its own test part (``--client-test``) by the present model with the
     client's personal tensors laid over it, or by ``own_model(task) -> (P,)``, unless the result is
@@ -614,6 +634,7 @@ class Strategy(NamedTuple):
     keeps: dict = {}                       # {name: Field}
     reply: Callable | None = None
     personal: Callable | None = None
+    travels: Callable | None = None
     own_model: Callable | None = None
     predict: Callable | None = None
     fits: Callable | None = None
@@ -640,6 +661,7 @@ class Pruner(NamedTuple):
     The server zeroes pruned weights. If the pruner ``keeps_pruned_values`` it leaves their last
     values, which are not sent. ``exact``: the number of kept weights never changes, as the server
     asserts. ``moves``: clients change their masks while they train, so updates do not add up.
+    ``watches``: its probes see steps or epochs of a training, which then runs on one rank.
 
     ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every
     client a mask of its own to train. The global model is then cut to ``nominal(state, mask,
@@ -663,6 +685,7 @@ class Pruner(NamedTuple):
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing
     planned: Callable | None = None
+    watches: bool = False
 
 
 @renamed(uses="macs_per_weight")
@@ -866,6 +889,8 @@ class Codec(NamedTuple):
     draws: bool = False
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing
+    # (num_dense, num_averages) -> the codec for another vector; filled in by fedmpi.wire.codecs.
+    refit: Callable | None = None
 
 
 # --- data and its flaws ---

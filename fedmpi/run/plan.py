@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fedmpi.build import footprint
+from fedmpi.build import footprint, groups
 from fedmpi.build.federation import cut, samples_text, shared_arrays, without_pixels
 from fedmpi.build.needs import gpu_needs, host_fits, host_need
 from fedmpi.build.population import dealt
@@ -282,11 +282,13 @@ def _shared_s(part, run, by_clients, by_samples):
 
 def plan_lines(setup, plan, ranks, out, width=None):
     """Lines, at most ``width`` wide, about a run on ``ranks`` ranks that would write ``out``."""
-    at_once = min(max(ranks - 1, 1), plan.asked)
+    size = setup.options["ranks_per_client"]
+    at_once = min(max((ranks - 1) // size, 1), plan.asked)
     rows = [
         *_data_rows(setup, plan),
         *_method_rows(setup, plan),
-        ("ranks", _ranks_text(ranks, plan.asked)),
+        ("ranks", _ranks_text(ranks, plan.asked, size)),
+        *groups.rows(setup, ranks),
         ("bytes a round", _bytes_text(plan)),
         ("memory", _memory_text(setup, plan, ranks)),
         *_gpus(setup, at_once),
@@ -352,20 +354,26 @@ def _method_rows(setup, plan):
     return [("method", ", ".join(method)), ("model", model)]
 
 
-def _ranks_text(ranks, asked):
-    """``3: 2 workers, 3 clients each at most; 2 cores here``"""
+def _ranks_text(ranks, asked, size):
+    """``3: 2 workers, 3 clients each at most; 2 cores here``; ``size`` ranks train a client."""
     here = plural(_cores(), "core")
-    return f"{ranks}: {_work_of_ranks(ranks, asked)}; {here} here"
+    return f"{ranks}: {_work_of_ranks(ranks, asked, size)}; {here} here"
 
 
-def _work_of_ranks(ranks, asked):
+def _work_of_ranks(ranks, asked, size):
     if ranks == 1:
-        return f"this process does all; mpirun -n {asked + 1} would be a worker a client"
-    workers = ranks - 1
-    most = plural(math.ceil(asked / workers), "client")
-    text = f"{plural(workers, 'worker')}, {most} each at most"
-    if workers > asked:
-        text += f"; {workers - asked} will lie idle"
+        one_each = f"mpirun -n {asked * size + 1}"
+        workers = "a worker" if size == 1 else plural(size, "worker")
+        return f"this process does all; {one_each} would be {workers} a client"
+    groups_of_ranks = max((ranks - 1) // size, 1)
+    noun = "worker" if size == 1 else "group"
+    most = plural(math.ceil(asked / groups_of_ranks), "client")
+    text = f"{plural(groups_of_ranks, noun)}"
+    if size > 1:
+        text += f" of {plural(size, 'worker')}"
+    text += f", {most} each at most"
+    if groups_of_ranks > asked:
+        text += f"; {groups_of_ranks - asked} will lie idle"
     return text
 
 

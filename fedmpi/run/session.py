@@ -7,6 +7,7 @@ import os
 import time
 from functools import partial
 
+from fedmpi.build.ranks import check_ranks
 from fedmpi.core import paths
 from fedmpi.core.errors import DiskError, FedError, LostRank, Stopped, UserError, WorkerError
 from fedmpi.core.wide import labelled, terminal_width, wrapped
@@ -116,6 +117,9 @@ def _serve(options, resume, say, connect, last_words, see, overwrite):
         options = resuming.recorded(options, resume, say)
     else:
         options = on_device(options)
+    # Some launchers do not tell their number of ranks; the transport does.
+    if size:
+        check_ranks(options, size)
     setup = prepared(options, local, say)
     path = resume or options["out"]
     store, state, done = _begun(setup, resume, say, overwrite)
@@ -123,6 +127,7 @@ def _serve(options, resume, say, connect, last_words, see, overwrite):
     _tell_setup(setup, say)
     last_words.run(path, bool(resume))
     transport = connect(partial(worker, setup.parts))
+    _divide(setup.options, transport)
     places = placed(own, transport.places, setup.options)
     _tell_places(setup, places, say)
     setup = _connected(setup, transport, path, say)
@@ -134,6 +139,14 @@ def _serve(options, resume, say, connect, last_words, see, overwrite):
     first_state = [state]
     del state
     _play(setup, first_state, store, done, say, begin, places)
+
+
+def _divide(options, transport):
+    """Have groups of workers train one client each, if the options say so."""
+    from fedmpi.compute.divided import BACKENDS
+    check_ranks(options, transport.size)
+    if options["ranks_per_client"] > 1:
+        transport.divide(options["ranks_per_client"], BACKENDS[options["device"]])
 
 
 def _connected(setup, transport, path, say):
@@ -256,6 +269,8 @@ def _opening(setup, seconds, width):
     transport = run.transport
     # A process alone is its own worker.
     workers = plural(max(transport.size - 1, 1), "worker")
+    if options["ranks_per_client"] > 1:
+        workers += f", {options['ranks_per_client']} for each"
     kinds = ("strategy", "pruner", "contribution", "weighting", "codec")
     method = ", ".join(f"{kind} {options[kind]}" for kind in kinds)
     rows = [

@@ -14,6 +14,7 @@ from fedmpi.core.errors import DivergedError, FedError, WireError, WorkerError
 from fedmpi.core.support import index_of
 from fedmpi.core.words import plural
 from fedmpi.wire import fields, positions
+from fedmpi.wire.chosen import for_update
 
 # How the reason of a failure begins if a GPU's memory was too small.
 OUT_OF_MEMORY = "out of GPU memory"
@@ -158,7 +159,7 @@ def read(run, reply, ask, support, expected, announced):
         rank=reply.rank,
         parts=parts,
         kept=_kept(arrays),
-        sent=_sent(run, arrays, support))
+        sent=_sent(run, meta, arrays, support))
 
 
 def _cause_unseen(loss):
@@ -178,18 +179,20 @@ def _values(run, meta, arrays, support):
     """(K,) float32: the update; None if the server wants no single ones."""
     if not run.wants_single_updates:
         return None
-    values = run.codec.decode(arrays, len(support))
+    codec = for_update(run.codec, run.strategy, run.layout, meta["t"], support)
+    values = codec.decode(arrays, len(support))
     if len(values) != len(support):
         raise WireError(f"client {meta['client']} sent {len(values)} values for a support of "
                         f"{len(support)}")
     return values
 
 
-def _sent(run, arrays, support):
+def _sent(run, meta, arrays, support):
     """(K,) bool: the values of the update that the message has; None: all."""
     if run.codec.sent is None:
         return None
-    return run.codec.sent(arrays, len(support))
+    codec = for_update(run.codec, run.strategy, run.layout, meta["t"], support)
+    return codec.sent(arrays, len(support))
 
 
 def _parts(run, arrays, support):

@@ -14,6 +14,7 @@ from fedmpi.core.kinds import positions as positions_in
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.core.support import digest, gathered, index_of, positions_of
 from fedmpi.core.units import entries_of, flat
+from fedmpi.wire.chosen import for_model
 from fedmpi.wire.codecs import drawing
 from fedmpi.server import client_states
 from fedmpi.server.answers import OUT_OF_MEMORY, Reader, failed, is_failed
@@ -64,7 +65,7 @@ def _announce_one_model(run, state, t, clients, header):
     """``announce`` for clients that all train the same model."""
     mask = state["mask"]
     last_mask = common_mask(run, state, t, clients)
-    meta, arrays = model_message(run, state, t, mask, last_mask)
+    meta, arrays = model_message(run, state, t, mask, last_mask, of_round=True)
     meta = header | meta
     published = run.transport.publish(meta, arrays)
     asks = [ask(run, state, client, t, mask) for client in clients.tolist()]
@@ -264,11 +265,12 @@ def common_mask(run, state, t, clients):
     return None
 
 
-def model_message(run, state, t, mask, last_mask=None, number=0):
+def model_message(run, state, t, mask, last_mask=None, number=0, of_round=False):
     """``(meta, arrays)``: the model's values under ``mask``, and the strategy's message to all.
 
     ``last_mask (Q,) bool`` is the mask that clients have, or None: positions travel only as far as
-    they differ from it.
+    they differ from it. ``of_round``: the values are those that travel in round ``t``, where the
+    strategy sends a part of the model.
     """
     support = run.layout.compact(mask)
     bits = mask.numpy()
@@ -280,7 +282,10 @@ def model_message(run, state, t, mask, last_mask=None, number=0):
         before = last_mask.numpy()
     code, array = positions.encode(bits, before)
     meta = {"support": digest(support), "mask": code}
-    codec = drawing(run.codec.down, run.seed, t, message=number)
+    codec = run.codec.down
+    if of_round:
+        codec = for_model(codec, run.strategy, run.layout, t, support)
+    codec = drawing(codec, run.seed, t, message=number)
     values = gathered(state["x"], support)
     arrays = {"mask": array} | codec.encode(values)
     return _with_sent(run, state, meta, arrays, codec, support)

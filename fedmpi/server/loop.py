@@ -4,7 +4,6 @@ import time
 from collections import deque
 from functools import partial
 
-from fedmpi.core.allocator import give_back
 from fedmpi.core.errors import FedError, Stopped
 from fedmpi.server import client_states, record
 from fedmpi.server.round import run_round
@@ -13,8 +12,6 @@ from fedmpi.server.run_state import saved_state
 
 # Seconds from one checkpoint to the next, unless the user counts in rounds.
 SAVED_S = 1.0
-# Weights of a model from which on rank 0 hands freed memory back each round, in milliseconds.
-LARGE = 1 << 24
 
 
 def simulate(run, state, store, first, last, *, save_every=0, keep=2, on_round=lambda row: None):
@@ -40,9 +37,6 @@ def simulate(run, state, store, first, last, *, save_every=0, keep=2, on_round=l
             result = run_round(now, state, t)
             finish(owed)
             state = result.state
-            if run.layout.P >= LARGE:
-                # Vectors of bits and parts of messages have left holes.
-                give_back()
             owed = ledger.settle(result, t)
         finish(owed)
         store.settle()

@@ -34,26 +34,29 @@ def merged_in_pieces(run, state, updates, whole):
         into = torch.empty_like(x)
         new_vectors = {name: torch.empty_like(vector) for name, vector in vectors.items()}
     strategy = state["strategy"] | new_vectors
-    merge_part = _part_merger(run, state, updates, whole, into, strategy)
+    total = updates._replace(B=None, n=updates.n.sum()[None])
+    merge_part = part_merger(
+        run.strategy.merge, run.layout.R, state["strategy"], x, total, strategy, into)
 
     def take(start, piece):
         sums = torch.from_numpy(piece)
         for first in range(0, len(sums), MERGED):
-            merge_part(start + first, sums[first: first + MERGED])
+            mean = exact_sum.mean(sums[first: first + MERGED], whole)
+            merge_part(start + first, mean)
 
     run.transport.total_pieces(len(updates.places), take)
     return strategy, into
 
 
-def _part_merger(run, state, updates, whole, into, strategy):
-    """``merge_part(first, sums (k,))`` of the values from number ``first`` on.
+def part_merger(merge, R, state, x, total, new_state, into):
+    """``merge_part(first, mean (k,))`` of a strategy's ``merge``, for the values from ``first`` on.
 
-    It writes to ``into (P,)``, and to the state ``strategy``.
+    ``total`` are ``Updates`` on a ``Support`` for one client, without values; the first R entries
+    of ``x (P,)`` are trained. The results go to ``into (P,)``, and to the dict ``new_state``.
     """
-    support, x = updates.places, state["x"]
+    support = total.places
     K, P = len(support), len(x)
-    T = below(support, run.layout.R)
-    total = updates._replace(B=None, n=updates.n.sum()[None])
+    T = below(support, R)
     one = torch.ones(1, dtype=torch.float64)
 
     def begin_of(number):
@@ -64,23 +67,21 @@ def _part_merger(run, state, updates, whole, into, strategy):
             return P
         return int(support.between(number, number + 1))
 
-    def merge_part(first, sums):
-        last = first + len(sums)
+    def merge_part(first, mean):
+        last = first + len(mean)
         begin, end = begin_of(first), begin_of(last)
         piece = slice(begin, end)
-        mean = exact_sum.mean(sums, whole)
         part = total._replace(
             U=mean[None],
             places=support.between(first, last) - begin,
             trained=min(max(T - first, 0), last - first))
-        before = _sliced(state["strategy"], piece, P)
-        after, values = run.strategy.merge(before, x[piece], part, one)
+        after, values = merge(_sliced(state, piece, P), x[piece], part, one)
         into[piece] = values
         for name, tensor in after.items():
-            if _is_vector(strategy[name], P):
-                strategy[name][piece] = tensor
+            if _is_vector(new_state[name], P):
+                new_state[name][piece] = tensor
             else:
-                strategy[name] = tensor
+                new_state[name] = tensor
 
     return merge_part
 

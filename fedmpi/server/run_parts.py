@@ -5,6 +5,7 @@ from typing import Any, Callable, Iterator, NamedTuple
 
 import torch
 
+from fedmpi.client.own_values import state_fields
 from fedmpi.client.train import OWN, RESIDUAL
 from fedmpi.core.layout import Layout
 from fedmpi.core.parts import (Codec, Devices, Field, Objective, Pruner, Sampler,
@@ -93,7 +94,7 @@ class RunParts(NamedTuple):
     @property
     def kept_fields(self):
         """``{name: Field}`` of the values that a client keeps between its rounds."""
-        fields = {**self.strategy.keeps, **self.inner}
+        fields = {**self.strategy.keeps, **self.inner, **state_fields(self.strategy)}
         if self.codec.feedback:
             fields[RESIDUAL] = Field()
         if self.layout.personal:

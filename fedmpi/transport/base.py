@@ -22,6 +22,9 @@ side; ``waited_s``, its seconds of waiting for answers without work; ``meanwhile
 
 A worker has ``receive(meta, arrays)``, ``run(job, arrays) -> (meta, arrays)`` and ``total(start, stop)``, int64: the
 entries ``start`` to ``stop`` of its sums, or None if it adds nothing.
+
+Where several ranks train one client, see ``groups``, a worker also has ``join(group)``, ``divides(job)``, whether all
+ranks of its group work at a job, and ``assist(job, arrays)``, that work without an answer.
 """
 
 import time

@@ -16,7 +16,7 @@ from mpi4py import MPI
 
 from fedmpi.core import stop as stopping
 from fedmpi.core.errors import LostRank, UserError, WorkerError
-from fedmpi.transport import messages
+from fedmpi.transport import groups, messages
 from fedmpi.transport.active_ranks import active_ranks
 from fedmpi.transport.base import Reply, named, pieces, whole
 from fedmpi.transport.heartbeat import Heartbeat
@@ -90,6 +90,8 @@ class Mpi:
             meta, _, rank = self._receive()
             self.places[rank] = meta["place"]
         self.active_ranks = active_ranks(self.places)
+        # {rank that takes jobs: others that follow it}, see ``divide``.
+        self.followers = {}
         self.nap = self._own_nap()
 
     def _missing_line(self, missing):
@@ -226,6 +228,26 @@ class Mpi:
         self.sent += sum(array.nbytes for array in arrays.values())
         share(self.nodes, table, arrays, self.check)
 
+    def divide(self, size, backend):
+        """Have groups of ``size`` workers train one client each; their leaders take all jobs.
+
+        ``backend`` of torch carries their tensors. Called before the first job. UserError if ranks
+        of a group share a GPU.
+        """
+        ranks_of = groups.grouped(self.places, size)
+        if backend == "nccl":
+            groups.check(ranks_of, self.places)
+        for ranks in ranks_of:
+            for rank in ranks:
+                self._does(rank, "joining its group")
+                self._send({"kind": "group", "ranks": ranks, "backend": backend}, rank)
+        for _ in self.workers:
+            # An error of any of them is raised here.
+            _, _, rank = self._receive()
+            self._does(rank, "waiting")
+        self.active_ranks = groups.leading(ranks_of, self.active_ranks, size)
+        self.followers = {leader: others for leader, *others in ranks_of}
+
     def publish(self, meta, arrays):
         num_bytes = sum(array.nbytes for array in arrays.values())
         # A file a message would show beside small ones.
@@ -299,6 +321,7 @@ class Mpi:
                 meta = {"kind": "run", "job": job}
                 num_bytes = self._post(meta, rank, job_arrays)
                 held[rank].append((index, num_bytes))
+                self._have_followed(rank, job)
 
         def check():
             self.check()
@@ -324,6 +347,12 @@ class Mpi:
             self._spend(meanwhile, lambda: False, self.check)
         finally:
             self.unanswered = any(held.values())
+
+    def _have_followed(self, rank, job):
+        """Tell the other ranks of a group to follow its leader ``rank``, who has this job."""
+        for follower in self.followers.get(rank, ()):
+            self._does(follower, self._named(job))
+            self._post({"kind": "follow"}, follower, {})
 
     def _most_held(self, queue):
         """The jobs a worker may hold. At the end of the queue one each, so that all end at the same time."""

@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 from fedmpi.core import stop as stopping
 from fedmpi.core.errors import FedError, UserError, WireError
-from fedmpi.transport import messages
+from fedmpi.transport import groups, messages
 from fedmpi.transport.base import named, pieces
 from fedmpi.transport.heartbeat import Heartbeat
 from fedmpi.transport.messages import READY
@@ -41,6 +41,8 @@ class Links(NamedTuple):
     pid: int | None
     # How this rank waits for a message, see ``messages.wait``.
     nap: object
+    # Its group, if several ranks train one client: a ``groups.Circle``.
+    circle: object = None
 
 
 def serve(version, make_worker, silence_s=SILENCE_S, see=lambda local: {}):
@@ -137,6 +139,7 @@ def _answer_all(links, worker, work, heartbeat, nudges):
             buffer, _ = messages.receive(comm, 0, nap=links.nap)
             meta, arrays = messages.opened(buffer, "a job or a call from rank 0 is")
         if meta["kind"] == "stop":
+            groups.left(links.circle)
             _leave(comm, heartbeat, nudges)
             return meta["code"]
         work["at"] = _name_of(meta)
@@ -144,7 +147,9 @@ def _answer_all(links, worker, work, heartbeat, nudges):
             work["host"] = meta["host"]
             work["goes_on"] = meta["meta"].get("goes_on", "")
         try:
-            _answer(links, worker, meta, arrays)
+            if meta["kind"] == "group":
+                links = _joined(links, worker, meta)
+            _answer(links, worker, meta, arrays, buffer)
         except Exception as error:
             messages.send(comm, _failure(error), 0, pid=links.pid)
 
@@ -165,8 +170,15 @@ def _leave(comm, heartbeat, nudges):
     MPI.Request.Waitall(nudges)
 
 
-def _answer(links, worker, meta, arrays):
-    """Do the work asked by a message."""
+def _joined(links, worker, meta):
+    """The ``Links`` with this rank's group."""
+    circle = groups.joined(links.comm, meta["ranks"], meta["backend"])
+    worker.join(circle.group)
+    return links._replace(circle=circle)
+
+
+def _answer(links, worker, meta, arrays, buffer):
+    """Do the work asked by a message, which came packed in ``buffer``."""
     kind = meta["kind"]
     if kind == "publish":
         _receive_published(links, worker, meta)
@@ -176,12 +188,27 @@ def _answer(links, worker, meta, arrays):
         be_probed(links.comm.Dup())
     elif kind == "total":
         _add_up(links, worker, meta)
+    elif kind == "group":
+        messages.send(links.comm, pack({"kind": "joined"}, {}), 0, pid=links.pid)
+    elif kind == "follow":
+        _follow(links, worker)
     elif kind == "run":
         # Rank 0's nudge: waiting jobs are dropped.
         is_dropped = MPI.COMM_WORLD.Iprobe(0)
+        if links.circle is not None:
+            is_theirs = not is_dropped and worker.divides(meta["job"])
+            groups.hand_on(links.circle, buffer if is_theirs else groups.NOTHING)
         if not is_dropped:
             answer = messages.in_pieces(*worker.run(meta["job"], arrays))
             messages.send_pieces(links.comm, answer, 0, pid=links.pid)
+
+
+def _follow(links, worker):
+    """Work at the job of this rank's leader; the leader alone answers."""
+    buffer = groups.handed(links.circle)
+    if buffer is not None:
+        meta, arrays = messages.opened(buffer, "a job from the leader of this rank's group is")
+        worker.assist(meta["job"], arrays)
 
 
 def _receive_published(links, worker, meta):

@@ -13,10 +13,11 @@ import torch
 from fedmpi.core.support import gathered, same, scattered
 
 
-def feeding_back(codec, values, residual=None):
+def feeding_back(codec, values, residual=None, chosen=None):
     """``(arrays, residual (K,))`` of an update ``values (K,)``.
 
-    ``residual (K,)`` holds the losses of earlier updates.
+    ``residual (K,)`` holds the losses of earlier updates. With ``chosen (K,) bool`` only these
+    values travel, and the residual of all others stays as it is.
     """
     total = values
     if residual is not None:
@@ -24,6 +25,9 @@ def feeding_back(codec, values, residual=None):
     arrays = codec.encode(total)
     sent = codec.decode(arrays, len(total))
     lost = total - sent
+    if chosen is not None:
+        before = torch.zeros_like(lost) if residual is None else residual
+        lost = torch.where(chosen, lost, before)
     return arrays, lost
 
 

@@ -65,7 +65,8 @@ def test_the_digest_of_a_long_stretch_is_that_of_its_positions():
 
 def test_positions_beyond_int32_are_refused_before_memory_is_taken():
     half = ("half", (1 << 15, 1 << 15))
-    with pytest.raises(ValueError, match="at most 2,147,483,647 values, as their positions are int32, got 2,147,483,648"):
+    limit = "at most 2,147,483,647 values, as their positions are int32, got 2,147,483,648"
+    with pytest.raises(ValueError, match=limit):
         arranged([half, ("other", half[1])], [], [])
     layout = arranged([half, ("other", ((1 << 15) - 1, 1 << 15))], [("bias", (1 << 14,))], [])
     assert layout.P == (1 << 31) - (1 << 14)

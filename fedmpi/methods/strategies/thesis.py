@@ -65,7 +65,7 @@ def thesis(clip: float = 3.0, rho: float = 0.1, server_momentum: float = 0.0,
             if weights.ndim == 1:
                 state = {"velocity": on_support(trained, moving, len(x))}
         trained *= server_lr
-        return state, moved(x, updates.support, step)
+        return state, moved(x, updates.places, step)
 
     def notes(facts):
         if "rho" in facts.user_options and not facts.own_masks:
