@@ -69,8 +69,11 @@ def decoded(home, codec, meta, arrays, last_mask=None, last=None, model_of=None,
 
 
 def _smallest(kept):
-    """(Q,) bool, read only: the mask ``kept``, numpy's, in little memory if every weight is kept."""
-    if kept.all():
+    """(Q,) bool, read only: the mask ``kept``, numpy's.
+
+    In little memory if it is large and keeps every weight; counting in it takes longer.
+    """
+    if len(kept) >= LARGE and kept.all():
         return all_of(True, len(kept))
     return torch.from_numpy(kept)
 
