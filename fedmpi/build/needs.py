@@ -126,7 +126,7 @@ def _kept_frac(setup):
     """The part of the model's values that travels at the start."""
     run = setup.run
     gen = stream(run.seed, Purpose.MASK)
-    _, mask = run.pruner.init(run.layout, setup.network.x, Round(0, run.rounds), gen)
+    _, mask = run.pruner.init(run.layout, setup.network.first, Round(0, run.rounds), gen)
     return len(run.layout.compact(mask)) / run.layout.num_values
 
 
