@@ -7,6 +7,7 @@ from itertools import islice
 
 import torch
 
+from fedmpi.compute.kernels import multiplying
 from fedmpi.core.layout import views
 from fedmpi.core.parts import Descent, Trained
 from fedmpi.core.support import count
@@ -328,9 +329,13 @@ def _step(task, descent, x, sparse, operands):
     slopes = partial(_slopes, model, descent.loss or task.objective.loss, task.casting, trained)
     if task.accumulate > 1:
         slopes = partial(_added_up, slopes, task.accumulate)
+    # A watch wants the gradients of pruned weights, too.
+    kernels = {} if watch is not None else task.kernels
+    products = multiplying(kernels, model, layout, task.mask)
 
     def step(inputs, labels, lr=None):
-        value, gradients = slopes(inputs, labels)
+        with products():
+            value, gradients = slopes(inputs, labels)
         total.add_(value, alpha=len(labels))
         if as_a_vector:
             torch._foreach_copy_(parts_of_g, gradients)

@@ -409,6 +409,8 @@ class Task(NamedTuple):
     rates: Schedule | None = None                 # of lr; None: constant
     clip_norm: float = 0.0        # the largest norm of a step's gradient, 0: any
     accumulate: int = 1           # parts of a batch, whose gradients are added up
+    # {name of a weight: kernel} of linear layers that skip pruned weights in steps of training.
+    kernels: dict = {}
     steps: int = 0                # training ends after so many; 0: after the epochs
     augment: Augmentation | None = None
     objective: Objective | None = None            # the engine always gives one
