@@ -249,6 +249,7 @@ def _mask_again(task, x, operands):
         # Counts have another shape, and no mask.
         if tensor.shape == task.trainable.shape:
             tensor.mul_(task.trainable)
+    grow(task, state)
 
 
 def _start(task, descent, x):
@@ -264,6 +265,8 @@ def _start(task, descent, x):
         start["lr"] = torch.zeros((), device=x.device)
     state = task.optimiser.init(x)
     resume(state, task.inner)
+    if task.inner:
+        grow(task, state)
     for name, tensor in state.items():
         start[STATE + name] = tensor
     may_move = task.probe.epoch is not None
@@ -283,6 +286,12 @@ def resume(state, inner):
     """
     for name, tensor in inner.items():
         state[name].copy_(tensor)
+
+
+def grow(task, state):
+    """Give weights that have grown their place in the optimiser's ``state``, in place."""
+    if task.optimiser.grown is not None:
+        task.optimiser.grown(state, task.layout, task.mask)
 
 
 def shift_of(descent, task):

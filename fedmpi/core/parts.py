@@ -127,6 +127,7 @@ class Facts(NamedTuple):
     linear: bool = True           # the merge is a weighted mean
     linear_steps: bool = True     # the optimiser says how far its steps go, see Optimiser.travelled
     optimiser_state: tuple = ()   # names of the tensors of the optimiser's state
+    resumes: bool = False         # clients keep the optimiser's state from round to round
     clipped: bool = False         # the user gave --clip-norm: gradients may be shortened
     same_steps: bool = False      # all clients take as many steps in a round
     headline: str = "accuracy"    # the task's metric by which models are compared
@@ -266,6 +267,9 @@ class Optimiser(NamedTuple):
     ``travelled(lrs (steps,)) -> float`` is the displacement of a constant gradient of 1 after
     steps of these learning rates; FedNova and SCAFFOLD divide by it. None: the step is not linear
     in the gradients (Adam).
+
+    ``grown(state, layout, mask (Q,) bool)`` changes the state of weights that have grown, in place;
+    ``state`` has no dimension but (R,). None: they begin at 0.
     """
 
     name: str
@@ -273,6 +277,7 @@ class Optimiser(NamedTuple):
     step: Callable
     travelled: Callable | None = None
     fused: Callable | None = None
+    grown: Callable | None = None
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing
 

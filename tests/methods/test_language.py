@@ -275,7 +275,13 @@ def test_the_commands_of_the_page_make_a_federated_gpt(fedmpi, tmp_path, monkeyp
     for number, command in enumerate(commands):
         fedmpi(1, *shlex.split(command), "--model", "gpt:depth=1,width=16,heads=2", "--rounds", 2, "--clients", 2,
                "--local-steps", 2, "--out", f"{number}.h5")
-    assert read_run("1.h5").rounds["sparsity"][-1] == pytest.approx(0.9, abs=0.001)
+    run = read_run("1.h5")
+    assert run.rounds["sparsity"][-1] == pytest.approx(0.9, abs=0.001)
+    # Zeros by all parameters: the table and the head are dense.
+    zeros = run.attrs["prunable"] - run.rounds["kept"][-1]
+    of_all = zeros / run.attrs["weights"]
+    assert run.rounds["sparsity_all"][-1] == pytest.approx(of_all) and of_all < 0.85
+    assert f"; {of_all:.4f} of all parameters" in fedmpi(1, "show", "1.h5").replace("\n", " ")
 
 
 def test_coalitions_of_a_large_vocabulary_are_judged_in_chunks():
