@@ -93,7 +93,8 @@ def of_run(options, parts, data, layout):
         own_tests=options["client_test"] > 0,
         even=even,
         shape=tuple(data.shape),
-        ids=ids)
+        ids=ids,
+        stream=data.dataset.stream is not None)
 
 
 def _named(options):

@@ -119,6 +119,7 @@ class Facts(NamedTuple):
     touched: int = 1              # clients that this part changes: of features and faults
     shape: tuple = ()             # of a sample
     ids: bool = False             # inputs are whole numbers that reach the model as they are
+    stream: bool = False          # samples are windows of a stream of tokens
     estimators: tuple = ()        # names of those that look at updates or ask for utilities
     fixed_masks: bool = True      # the first mask stays
     coded: bool = False           # the codec changes values
@@ -901,7 +902,7 @@ class Fault(NamedTuple):
     estimators, 1 for an honest client. ``shards(shards, who, gen) -> (new list, source (clients,)
     int64)`` takes and gives int64 arrays of sample numbers; ``source`` is the origin of a client's
     copied samples, -1 for none. ``labels(labels (n,), classes, gen) -> copy``; ``inputs(inputs
-    (n, ...) float32, gen) -> new tensor``.
+    (n, ...) float32, gen) -> new tensor``; ``tokens(stretch (m,) int64, gen) -> copy``, of a text.
 
     ``local(task, train, previous) -> Trained`` replaces the strategy's local training, ``train()
     -> Trained``: it changes ``task.x (P,)`` in place, on trainable weights only. Its chance comes
@@ -914,6 +915,7 @@ class Fault(NamedTuple):
     shards: Callable | None = None
     labels: Callable | None = None
     inputs: Callable | None = None
+    tokens: Callable | None = None
     local: Callable | None = None
     needs_previous_model: bool = False
     refuses: Callable = nothing            # see Facts
