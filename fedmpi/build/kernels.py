@@ -36,7 +36,9 @@ def check(setup):
         raise UserError(f"--kernel {_short(text)} skips pruned weights, but {why}; take --kernel "
                         f"{DENSE}")
     kernels = chosen(text, setup.network.layout)
-    _check_blocks(setup, kernels)
+    mask = _first_mask(setup)
+    _check_pruned(setup, mask)
+    _check_blocks(setup, kernels, mask)
 
 
 def _short(text):
@@ -44,10 +46,17 @@ def _short(text):
     return text if len(text) < 40 else f"{text[:37]}..."
 
 
-def _check_blocks(setup, kernels):
-    """UserError for ``block`` where no layer's first mask is made of whole blocks."""
+def _check_pruned(setup, mask):
+    """UserError if no weight is ever pruned."""
+    is_full = torch.equal(mask, setup.network.layout.full_mask())
+    if is_full and setup.parts.pruner.fixed:
+        raise UserError(f"--kernel {_short(setup.options['kernel'])} skips pruned weights, and "
+                        f"--pruner {setup.options['pruner']} has none; take --kernel {DENSE}")
+
+
+def _check_blocks(setup, kernels, mask):
+    """UserError for ``block`` where no layer's first ``mask`` is made of whole blocks."""
     layout = setup.network.layout
-    mask = _first_mask(setup)
     in_blocks = [name for name, kernel in kernels.items() if kernel == "block"]
     for slot in layout.weights:
         if slot.name in in_blocks and product_of("block", slot.of(mask)) is not None:
