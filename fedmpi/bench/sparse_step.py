@@ -1,13 +1,12 @@
 """A whole training step of a sparse GPT: dense products against those of ``--kernel``.
 
-All that a step does is in it: batches, attention, the loss, the masked gradient, AdamW. Kernels take
-turns on one thread, in the process's own time; speed-ups are medians of the quotients of one turn.
-``auto`` takes what ``--kernel auto`` would; where that is dense, it is timed all the same.
+A step includes its batch, attention, the loss, the masked gradient, and AdamW. Kernels take turns on
+one thread, in the process's own time; speed-ups are medians of the quotients of one turn. ``auto``
+has the kernels of ``--kernel auto``, dense ones too.
 """
 
 import statistics
 import time
-from functools import partial
 
 import torch
 
@@ -56,31 +55,30 @@ def _task(width, depth, heads, context, batch, sparsity, block):
     trainable = torch.ones(layout.R)
     trainable[: layout.Q] = mask.float()
     x[: layout.R] *= trainable
-    tokens = torch.from_numpy(gen.integers(0, VOCAB, (2 * batch, context + 1)))
+    drawn = gen.integers(0, VOCAB, (2 * batch, context + 1))
+    tokens = torch.from_numpy(drawn)
     return Task(
-        model=model, layout=layout, x=x, g=g, base=x.clone(), mask=mask, trainable=trainable,
-        inputs=tokens[:, :-1], labels=tokens[:, 1:], epochs=0, batch_size=batch, lr=1e-3,
-        gen=gen, now=Round(1, 1), optimiser=adamw(), objective=lm())
+        model=model,
+        layout=layout,
+        x=x,
+        g=g,
+        base=x.clone(),
+        mask=mask,
+        trainable=trainable,
+        inputs=tokens[:, :-1],
+        labels=tokens[:, 1:],
+        epochs=0,
+        batch_size=batch,
+        lr=1e-3,
+        gen=gen,
+        now=Round(1, 1),
+        optimiser=adamw(),
+        objective=lm())
 
 
 def _line(task, sparsity, block, steps, repeats):
-    """A line of the table: the kernels take turns."""
-    linear = [slot.name for slot in task.layout.weights]
-    kernels = {DENSE: {}}
-    for name in NAMES:
-        if name != "block" or block != "none":
-            kernels[name] = dict.fromkeys(linear, name)
-    kernels["auto"] = _auto(task)
-    taken_ms = {name: [] for name in kernels}
-    # The first turn warms up.
-    for turn in range(repeats + 1):
-        for name, of_layers in kernels.items():
-            work = partial(descend, task._replace(kernels=of_layers, steps=steps))
-            task.x.copy_(task.base)
-            begin = time.process_time()
-            work()
-            if turn:
-                taken_ms[name].append(1e3 * (time.process_time() - begin) / steps)
+    """A line of the table."""
+    taken_ms = _taken_ms(task, _kernels(task, block), steps, repeats)
     words = []
     for name in (*NAMES, "auto"):
         word = "-"
@@ -91,6 +89,30 @@ def _line(task, sparsity, block, steps, repeats):
     mask = "single" if block == "none" else f"{block}x{block}"
     dense_ms = statistics.median(taken_ms[DENSE])
     return f"{sparsity:10g}{mask:>8}{dense_ms:10.1f}{''.join(words)}"
+
+
+def _kernels(task, block):
+    """``{name: {name of a weight: kernel}}`` of the sides to compare."""
+    linear = [slot.name for slot in task.layout.weights]
+    kernels = {DENSE: {}, "single": dict.fromkeys(linear, "single")}
+    if block != "none":
+        kernels["block"] = dict.fromkeys(linear, "block")
+    return kernels | {"auto": _auto(task)}
+
+
+def _taken_ms(task, kernels, steps, repeats):
+    """``{name: [milliseconds a step]}``, one a repeat: the sides take turns."""
+    taken_ms = {name: [] for name in kernels}
+    # The first turn warms up.
+    for turn in range(repeats + 1):
+        for name, of_layers in kernels.items():
+            task.x.copy_(task.base)
+            begin = time.process_time()
+            descend(task._replace(kernels=of_layers, steps=steps))
+            taken_s = time.process_time() - begin
+            if turn:
+                taken_ms[name].append(1e3 * taken_s / steps)
+    return taken_ms
 
 
 def _auto(task):

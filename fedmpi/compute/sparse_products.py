@@ -164,6 +164,9 @@ def _numbers(W):
 
 # --- compiled ---
 
+# Inner loops are written out, over slices of constant length: of those alone the compiler makes
+# vector instructions, and only variables of their own stay in registers.
+
 
 @njit(fastmath=FAST, cache=True)
 def _lay_out(x, first, columns):
