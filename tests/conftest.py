@@ -29,6 +29,8 @@ LAUNCHERS = ("PMI_", "PMIX_", "OMPI_", "HYDRA_", "MPI_LOCAL", "SLURM_")
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=6, help="How often tests/runs/test_killing.py kills one run.")
+    parser.addoption("--large-kills", type=int, default=5, help="The same of tests/runs/test_killing_large.py.")
+    parser.addoption("--large-weights", type=float, default=3e5, help="Of the model of that run.")
     parser.addoption("--kills-log", default=os.devnull, help="Where it writes what came out of each.")
 
 

@@ -38,8 +38,8 @@ class WithReference:
     def receive(self, meta, arrays):
         self.worker.receive(meta, arrays)
 
-    def total(self, count):
-        return self.worker.total(count)
+    def total(self, start, stop):
+        return self.worker.total(start, stop)
 
     def run(self, job, arrays):
         # All other jobs are the worker's own.

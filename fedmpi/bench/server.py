@@ -146,7 +146,7 @@ def _updates(gen):
         U=torch.randn(CLIENTS, KEPT, generator=gen),
         # Every client holds every weight.
         B=None,
-        support=torch.arange(KEPT, dtype=torch.int32),
+        places=torch.arange(KEPT, dtype=torch.int32),
         n=weights,
         trained=KEPT)
     return updates, weights

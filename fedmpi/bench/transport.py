@@ -28,6 +28,7 @@ from fedmpi.methods.codecs.float32 import float32
 from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.methods.tasks.classification import classification
 from fedmpi.run import launch
+from fedmpi.transport.base import own_room
 from fedmpi.server.exchange import model_message
 from fedmpi.wire import frame, positions
 from fedmpi.wire.codecs import fitted
@@ -281,7 +282,7 @@ def _worker(network):
         return torch.device(name)
 
     worker = Worker(build, pick)
-    worker.receive({"kind": "data", "local_rank": 0}, {})
+    worker.receive({"kind": "data", "local_rank": 0, "memory": own_room}, {})
     nothing = np.zeros(network.weight.numel(), bool)
     known, known_array = positions.encode(nothing)
     setup = {

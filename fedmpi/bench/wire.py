@@ -14,11 +14,10 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
-from fedmpi.client.received import digest
 from fedmpi.compute.staging import staging
 from fedmpi.core.allocator import keep_freed_memory
 from fedmpi.core.layout import ALIGN, Layout, Slot
-from fedmpi.core.support import index_of
+from fedmpi.core.support import digest, index_of
 from fedmpi.plugins.spec import make
 from fedmpi.wire import frame, positions
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from fedmpi.build import kernels, kinds, server_data, smaller
+from fedmpi.build import groups, kernels, kinds, server_data, smaller
 from fedmpi.build.facts import parts_with_facts
 from fedmpi.build.federation import named
 from fedmpi.build.network import sample
@@ -30,6 +30,7 @@ def check(setup):
     server_data.check(options, parts.strategy, len(data.server))
     smaller.check_run(options, parts, run)
     kinds.check_run(options, parts)
+    groups.check(options, parts, network)
     for option, part, facts in parts_with_facts(options, parts, data, network.layout):
         for line in part.refuses(facts):
             raise UserError(f"{option}: {line}")
@@ -124,7 +125,8 @@ def _check_together(options, parts, data, network):
 
 def apart(options, parts, data, network):
     """The reason against training clients side by side: half a line, empty if there is none."""
-    if not isinstance(parts.strategy.local, Descent):
+    local = parts.strategy.local
+    if not isinstance(local, Descent) or local.arrives is not None:
         return f"--strategy {options['strategy']} has a way of training of its own"
     least_samples = min_samples_seen(options, parts, data)
     # 0 stands for a fault that trains in its own way.
@@ -134,6 +136,8 @@ def apart(options, parts, data, network):
     at_work = parts.timing.concurrency or cohort
     if at_work == 1:
         return "only one is at work at a time"
+    if options["ranks_per_client"] > 1:
+        return "each of them trains on several ranks"
     has_units = parts.pruner.units is not None
     if has_units or kinds.several(options):
         return "they train networks of several kinds"

@@ -83,6 +83,7 @@ def of_run(options, parts, data, layout):
         headline=parts.task.headline,
         # A plug-in may have it with checks around.
         usual_loss=inspect.unwrap(parts.task.loss) is classification.loss,
+        trained_otherwise=any(fault.local is not None for fault in parts.faults),
         needs_previous=any(fault.needs_previous_model for fault in parts.faults),
         own_masks=pruner.moves or buffer > 0 or not common_model,
         pruned_apart=pruner.moves or not common_model,

@@ -2,12 +2,14 @@
 
 from typing import NamedTuple
 
+from fedmpi.core.allocator import LARGE
 from fedmpi.core.words import plural
 
 # Memory of the node: a rank with torch for CPU and a small model; 730 MB measured on x86-64.
 RANK_BYTES = 730e6
-# More for rank 0, with its run file and its methods; 100 MB measured alone, 260 MB beside workers.
-SERVER_BYTES = 260e6
+# More for rank 0, with its run file and its methods; 100 MB measured alone, 120 to 260 MB beside
+# workers.
+SERVER_BYTES = 180e6
 # The same with the libraries of CUDA; 1.3 to 1.7 GB measured on an H200.
 GPU_RANK_BYTES = 2e9
 # Memory of a GPU that each of its ranks takes beside tensors, with cuBLAS and cuDNN loaded;
@@ -15,6 +17,8 @@ GPU_RANK_BYTES = 2e9
 CONTEXT_BYTES = 0.8e9
 # Vectors of the model's length that a rank holds: weights, gradient, base, masks, frames.
 VECTORS = 10
+# Of a large model on the host: a rank's own, and those that a node's ranks share.
+LEAN, SHARED = 5, 4
 # More vectors for each client that is trained beside others: weights, gradient and its parts,
 # momentum, answer.
 ROWS = 6
@@ -40,6 +44,16 @@ class Need(NamedTuple):
     @property
     def total(self):
         return sum(self)
+
+
+def vectors_of_ranks(P):
+    """``(of a rank, of a node)``: vectors of P values on the host, where no more is known of a run.
+
+    Ranks of a node share a large model's messages and sums; its optimiser is AdamW.
+    """
+    if P < LARGE:
+        return VECTORS, 0
+    return LEAN, SHARED
 
 
 def worker_need(P, outputs, *, batch_size, samples_bytes, block, images, together=1):
@@ -112,21 +126,34 @@ def gpu_refusals(gpus, worker, server):
                "or --device cpu")
 
 
-def host_need(P, outputs, *, batch_size, cohort, data_bytes, ranks, first, together=1, memories=0):
-    """Bytes that the ranks of one node will still take after loading torch.
+class Hosted(NamedTuple):
+    """Bytes that ranks of a node will still take after loading torch."""
 
-    ``first``: rank 0 is one of them. It holds the cohort's updates, and the state of ``memories``
-    clients.
+    # Of one worker, of rank 0, and of memory that they share.
+    worker: float
+    server: float
+    shared: float
+    # How many of these are vectors of the model's length, which nothing can spare.
+    vectors: float
+    # Of all ranks together.
+    total: float
+
+
+def host_need(held, P, outputs, *, batch_size, data_bytes, workers, first, together=1):
+    """The ``Hosted`` of a node with so many workers; ``first``: rank 0 is there, too.
+
+    ``held`` are the vectors, of P values, see ``fedmpi.build.vectors``.
     """
     all_layers, _ = outputs
-    vectors = VECTORS + ROWS * _beside(together)
-    model = FLOAT_BYTES * P * vectors
+    # Of clients that train side by side.
+    rows = FLOAT_BYTES * P * ROWS * _beside(together)
     batch = BOTH_WAYS * all_layers * batch_size * together
+    own, served, shared = (P * sum(purposes.values()) for purposes in held)
+    vectors = workers * own + first * served + shared
+    worker = own + rows + batch
+    # Rank 0 has read the data set before it shares it.
+    server = served + data_bytes
     # Ranks of a node share the data.
-    need = ranks * (model + batch) + data_bytes
-    if first:
-        # Rank 0 has read the data set before it shares it.
-        updates = 2 * FLOAT_BYTES * P * cohort
-        states = FLOAT_BYTES * P * memories
-        need += updates + states + data_bytes
-    return need
+    shared += data_bytes
+    total = workers * worker + first * server + shared
+    return Hosted(worker, server, shared, vectors, total)

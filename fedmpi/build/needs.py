@@ -5,14 +5,18 @@ import torch
 
 from fedmpi.catalog import TASKS
 from fedmpi.plugins.spec import make
-from fedmpi.build import footprint
+from fedmpi.build import footprint, vectors
 from fedmpi.build.parts import network_of, of_data
 from fedmpi.build.network import network
 from fedmpi.build.server import block
 from fedmpi.build.setup import dealt_out
 from fedmpi.compute.evaluate import evaluated
 from fedmpi.compute.forward import IMAGES
+from fedmpi.core.allocator import LARGE
 from fedmpi.core.errors import UserError
+from fedmpi.core.parts import Round
+from fedmpi.core.rng import Purpose, stream
+from fedmpi.core.words import plural
 from fedmpi.methods.datasets.dataset import model_dtype, num_test
 from fedmpi.server import client_states
 from fedmpi.transport import place
@@ -26,42 +30,118 @@ def fits(setup, places):
     for refusal in footprint.gpu_refusals(shares, *needs):
         raise UserError(refusal)
     for ranks in place.by_node(places).values():
-        has_first = 0 in ranks
-        need = host_need(setup, len(ranks), first=has_first)
         # Each rank reports the memory that it may still get.
         left = min(places[rank]["memory_bytes"] for rank in ranks)
-        if need <= left:
-            continue
         host = places[ranks[0]]["host"]
-        left_gb = left / 1e9
-        need_gb = need / 1e9
-        yield (f"{host} has {left_gb:.1f} GB of memory left, its {len(ranks)} ranks may need "
-               f"{need_gb:.1f} GB more: take fewer ranks a node, or a smaller --batch-size")
+        warning = host_fits(setup, len(ranks), 0 in ranks, left, host)
+        if warning:
+            yield warning
+
+
+def host_fits(setup, ranks, first, left, host):
+    """A line about too little memory for so many ranks of a node, empty if it may do.
+
+    ``first``: rank 0 is one of them. ``left``: bytes that they may still get on ``host``. UserError
+    if the vectors of the model alone take more.
+    """
+    need = host_need(setup, ranks, first)
+    if need.total <= left:
+        return ""
+    left_gb = left / 1e9
+    there = f"{host} has {left_gb:.1f} GB of memory left, its {plural(ranks, 'rank')}"
+    layout = setup.run.layout
+    # A small model's estimate is too rough to refuse by.
+    if layout.P >= LARGE and need.vectors > left:
+        raise UserError(
+            f"{there} need {need.vectors / 1e9:.1f} GB more for vectors of {layout.num_values:,} "
+            f"values ({in_words(setup, ranks, first)}): take fewer ranks a node, more nodes, a "
+            "smaller model, or an optimiser with fewer vectors")
+    return (f"{there} may need {need.total / 1e9:.1f} GB more: take fewer ranks a node, or a "
+            "smaller --batch-size")
+
+
+def in_words(setup, ranks, first):
+    """``2 workers 2 GB each, rank 0 2 GB, shared 2 GB``: the vectors of the ranks of a node."""
+    held = vectors_of(setup)
+    P = setup.run.layout.P
+    own, served, shared = (P * sum(purposes.values()) / 1e9 for purposes in held)
+    workers = _workers_of(ranks, first)
+    parts = [f"{plural(workers, 'worker')} {own:.2g} GB each"]
+    if first:
+        parts.append(f"rank 0 {served:.2g} GB")
+    parts.append(f"shared {shared:.2g} GB")
+    return ", ".join(parts)
 
 
 def host_need(setup, ranks, first):
-    """Bytes that this many ranks of one node will still take; ``first``: rank 0 is one of them."""
+    """The ``Hosted`` of this many ranks of one node; ``first``: rank 0 is one of them."""
     run = setup.run
     network = setup.network
-    together = min(run.together or 1, run.cohort)
-    memories = len(run.sizes) * _kept_vectors(run)
     return footprint.host_need(
+        vectors_of(setup),
         network.layout.P,
         network.output_bytes,
         batch_size=_at_once(setup.options),
-        cohort=run.cohort,
         data_bytes=setup.data.dataset.x_train.nbytes,
-        ranks=ranks,
+        workers=_workers_of(ranks, first),
         first=first,
-        together=together,
-        memories=memories)
+        together=min(run.together or 1, run.cohort))
 
 
-def _kept_vectors(run):
-    """How many values a weight each client keeps between its rounds, unless they lie in files."""
-    if client_states.spills(run.kept_fields, run.layout, len(run.sizes)):
-        return 0
-    return sum(field.on == "support" for field in run.kept_fields.values())
+def _workers_of(ranks, first):
+    """The workers among the ranks of a node; a process alone is rank 0 and a worker."""
+    return max(1, ranks - first)
+
+
+def vectors_of(setup):
+    """The ``Held`` of a run: vectors of its ranks, by purpose."""
+    run, parts = setup.run, setup.parts
+    layout = run.layout
+    # Of one value: which of the optimiser's tensors are vectors.
+    moments = sum(tensor.ndim > 0 for tensor in parts.optimiser.init(torch.zeros(1)).values())
+    strategy = run.strategy
+    kept = _on_support(run.kept_fields)
+    inner = _on_support(run.inner)
+    memories = kept * len(run.sizes)
+    if client_states.spills(run.kept_fields, layout, len(run.sizes)):
+        # They lie in files.
+        memories = 0
+    return vectors.held(vectors.Run(
+        P=layout.P,
+        kept_frac=_kept_frac(setup),
+        moments=moments,
+        kept=kept - inner,
+        inner=inner,
+        memories=memories,
+        server=_server_vectors(run),
+        sent=_on_support(strategy.sends),
+        answers=_on_support(strategy.answers),
+        sums=run.sums_on_workers,
+        in_pieces=strategy.in_pieces,
+        singles=run.wants_single_updates,
+        cohort=run.cohort))
+
+
+def _kept_frac(setup):
+    """The part of the model's values that travels at the start."""
+    run = setup.run
+    gen = stream(run.seed, Purpose.MASK)
+    _, mask = run.pruner.init(run.layout, setup.network.x, Round(0, run.rounds), gen)
+    return len(run.layout.compact(mask)) / run.layout.num_values
+
+
+def _server_vectors(run):
+    """How many vectors of the model's length the strategy keeps on rank 0."""
+    # Of the real layout, as some strategies look for names; without memory.
+    with torch.device("meta"):
+        state = run.strategy.init(run.layout)
+    shape = run.layout.P,
+    return sum(isinstance(entry, torch.Tensor) and entry.shape == shape for entry in state.values())
+
+
+def _on_support(fields):
+    """How many of the ``{name: Field}`` are a value a weight."""
+    return sum(field.on == "support" for field in fields.values())
 
 
 def planned_needs(options):

@@ -8,6 +8,7 @@ from torch import nn
 
 from fedmpi.build import kinds
 from fedmpi.build.federation import named
+from fedmpi.core.allocator import LARGE, give_back
 from fedmpi.compute.several import laid_out, networks_of
 from fedmpi.core.errors import UserError
 from fedmpi.core.flops import costs, outputs
@@ -26,8 +27,8 @@ class Network(NamedTuple):
     layout: Layout
     # (P,) float32: the memory of the model's tensors.
     x: torch.Tensor
-    # (P,) float32 on the CPU: the initial values.
-    first: torch.Tensor
+    # (P,) float32 on the CPU: the initial values; None once the rounds have begun.
+    first: torch.Tensor | None
     # A flops.Costs.
     costs: Any
     # A tensors.Fixed: frozen parameters, and a digest of constants.
@@ -95,6 +96,11 @@ def bound(options, data, model):
     two = sample(data, 2).to(device)
     moving = named(option, moving_buffers, model, two)
     layout, x, _ = named(option, bind, model, moving)
+    # The server trains nothing in its own model: gradients would take 4 bytes a weight.
+    model.zero_grad()
+    if layout.P >= LARGE:
+        # The memory that the tensors had before they moved into ``x``.
+        give_back()
     return layout, x
 
 

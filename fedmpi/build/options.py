@@ -61,7 +61,8 @@ DEFAULTS = PARTS | {name: [] for name in SEVERAL} | {
     "until": 0,
     "silence": SILENCE_S,
     "task_limit": 0.0,
-    "together": 1
+    "together": 1,
+    "ranks_per_client": 1
 }
 
 # Options that follow from the data (fedmpi.build.natural), unless the user names them: None until

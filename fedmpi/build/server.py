@@ -32,8 +32,7 @@ def server_parts(options, parts, data, network, device):
     # Networks of several kinds have no common sum.
     sums_on_workers = adds_up(parts) and several is None
     wants_updates = any(part.updates for part in parts.contributions.values())
-    num_dense = len(layout.dense_positions)
-    codec = fitted(parts.codec, num_dense, layout.num_averages)
+    codec = fitted(parts.codec, layout.num_dense, layout.num_averages)
     inner = inner_fields(parts.strategy, parts.optimiser)
     needs_previous_model = any(fault.needs_previous_model for fault in parts.faults)
     sizes = data.sizes.astype(np.float64)

@@ -2,16 +2,19 @@
 
 import math
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from fedmpi.client.stats import WORK, Stats
+from fedmpi.client.own_values import state_after
+from fedmpi.client.sums import Sums, sums
 from fedmpi.client.train import INNER, OWN, RESIDUAL, inner_fields
 from fedmpi.core import exact_sum
 from fedmpi.core.support import gathered
+from fedmpi.wire.chosen import for_update, up
 from fedmpi.wire.codecs import drawing
 from fedmpi.wire import fields, frame, positions
 from fedmpi.wire.feedback import carried, feeding_back
@@ -20,12 +23,16 @@ from fedmpi.wire.feedback import carried, feeding_back
 class Accumulator(NamedTuple):
     """The sums of this rank's clients in a round: integers of ``core.exact_sum``, on the device."""
 
-    update: torch.Tensor          # (P,) int64, the first K of them in use
+    update: Sums
     totals: dict                  # {name: (size,) int64} of the strategy's answers that are summed
 
 
-def empty_accumulator(layout, answers, device):
-    """The ``Accumulator`` before any answer; ``answers`` are the strategy's fields."""
+def empty_accumulator(layout, answers, device, memory, adds=True):
+    """The ``Accumulator`` before any answer; ``answers`` are the strategy's fields.
+
+    ``memory`` is that of the node's workers, see ``fedmpi.transport.sharing.room``. ``adds``:
+    whether this rank has clients of its own; those of its node may have sums together.
+    """
     def zeros(size):
         return torch.zeros(size, dtype=torch.int64, device=device)
 
@@ -35,7 +42,7 @@ def empty_accumulator(layout, answers, device):
             # Any support is smaller than the whole vector.
             size = size_of(field, layout.P)
             totals[name] = zeros(size)
-    return Accumulator(zeros(layout.P), totals)
+    return Accumulator(sums(layout.P, device, memory, adds), totals)
 
 
 def size_of(field, K):
@@ -45,31 +52,39 @@ def size_of(field, K):
     return math.prod(field.on)
 
 
-def clear(accumulator):
-    """Set all sums to zero."""
-    accumulator.update.zero_()
+def clear(accumulator, t):
+    """Set all sums to zero, for round ``t``."""
+    accumulator.update.begin(t)
     for total in accumulator.totals.values():
         total.zero_()
 
 
-def joined(accumulator, answers, K):
-    """int64, on the host: the sum of updates (K,), then the sums of the strategy's answers."""
-    update = accumulator.update[:K]
+def joined(accumulator, answers, K, start, stop):
+    """int64, on the host: the entries ``start`` to ``stop`` of all sums, one behind the other.
+
+    These are the sum of updates (K,), then the sums of the strategy's answers. None: nothing is
+    added here.
+    """
+    first, last = min(start, K), min(stop, K)
+    part = accumulator.update.part(first, last)
     if not accumulator.totals:
-        return update.cpu().numpy()
-    parts = [update]
+        return part
+    if part is None:
+        part = np.zeros(last - first, np.int64)
+    parts = [part]
+    end = K
     for name, total in accumulator.totals.items():
-        field = answers[name]
-        size = size_of(field, K)
-        parts.append(total[:size])
-    whole = torch.cat(parts)
-    return whole.cpu().numpy()
+        begin, end = end, end + size_of(answers[name], K)
+        # Counted from the beginning of this sum.
+        first, last = max(start, begin) - begin, min(stop, end) - begin
+        parts.append(total[first: max(first, last)].cpu().numpy())
+    return np.concatenate(parts)
 
 
 class Reply(NamedTuple):
     """The results of a client's training, before they are encoded."""
 
-    support: torch.Tensor         # (K,) int32 of the mask at the end of the training
+    support: Any                  # (K,) of the mask at the end of the training
     update: torch.Tensor          # (K,) float32 on the device: trained minus received
     answers: dict                 # {name: tensor} of the strategy's
     kept: dict                    # {name: tensor} of the client's state
@@ -91,17 +106,19 @@ def answer(parts, home, accumulator, wants_single_updates, job, client, trained,
         "row": job["row"],
     }
     arrays = dict(client.reports)
-    codec = drawing(parts.codec, parts.seed, job["t"], job["client"])
     answer_fields = parts.strategy.answers
     support = _own_support(home, client, meta, arrays)
     reply = _reply(parts, home, client, trained, support)
+    codec = for_update(parts.codec, parts.strategy, home.layout, job["t"], support)
+    codec = drawing(codec, parts.seed, job["t"], job["client"])
+    chosen = up(parts.strategy, home.layout, job["t"], support)
     loss, size = _checked(reply, trained.loss, meta, cause)
     if not math.isfinite(loss):
         reply = _unchanged(reply)
 
     counted = accumulator is not None and "share" in job
     stays_here = counted and not wants_single_updates
-    values = _encoded(codec, home, client, reply, arrays, stays_here)
+    values = _encoded(codec, home, client, reply, arrays, chosen, stays_here)
     others = fields.encoded(answer_fields, reply.answers, "answer/", codec, support)
     arrays |= values
     arrays |= others
@@ -146,14 +163,14 @@ def _own_support(home, client, meta, arrays):
     code, bits = positions.encode(mask.numpy(), client.last_mask)
     meta["mask"] = code
     arrays["mask"] = bits
-    return home.layout.support(mask)
+    return home.layout.compact(mask)
 
 
 def _reply(parts, home, client, trained, support):
     """The ``Reply`` of a client, on the ``support (K,)`` at the end of its training."""
     task, strategy = client.task, parts.strategy
     if strategy.update:
-        update = home.stage.difference(task.x, client.received.base, support)
+        update = home.stage.difference(task.x, task.base, support)
     else:
         update = torch.zeros(len(support), device=home.device)
     answers, kept = {}, {}
@@ -164,6 +181,7 @@ def _reply(parts, home, client, trained, support):
         field = strategy.keeps[name]
         state[name] = fields.values_of(name, field, tensor, support)
     state |= _inner(parts, home, trained.state, support)
+    state |= state_after(strategy, task, support)
     if home.layout.personal:
         personal = home.layout.personal_positions.to(home.device)
         state[OWN] = gathered(task.x, personal)
@@ -178,7 +196,7 @@ def _inner(parts, home, state, support):
         tensor = state.get(name.removeprefix(INNER))
         if tensor is None:
             continue
-        if field.on == "support":
+        if field.on == "support" and len(tensor) < home.layout.P:
             # Running averages, behind the trained R, have none.
             tensor = F.pad(tensor, (0, home.layout.P - len(tensor)))
         inner[name] = fields.values_of(name, field, tensor, support)
@@ -211,10 +229,11 @@ def _all_sound(answers):
     return all(map(exact_sum.sound, parts))
 
 
-def _encoded(codec, home, client, reply, arrays, only_size):
+def _encoded(codec, home, client, reply, arrays, chosen, only_size):
     """The arrays of the encoded update; writes the client's state to ``arrays``.
 
-    ``only_size``: the update stays on this rank, and any values of the right size will do.
+    ``chosen (K,) bool`` are the values that travel, None: all. ``only_size``: the update stays on
+    this rank, and any values of the right size will do.
     """
     kept = reply.kept
     if codec.feedback:
@@ -222,7 +241,7 @@ def _encoded(codec, home, client, reply, arrays, only_size):
         if residual is not None:
             residual = carried(residual, client.received.support, reply.support, home.layout.P)
         update = home.stage.down(reply.update)
-        values, kept[RESIDUAL] = feeding_back(codec, update, residual)
+        values, kept[RESIDUAL] = feeding_back(codec, update, residual, chosen)
     elif only_size and codec.exact:
         # Spare the way down from a GPU.
         anything = torch.empty(len(reply.update))
@@ -275,7 +294,7 @@ def _added(codec, answer_fields, home, accumulator, reply, share, loss, size, va
         return 0
     summed = {name: answer_fields[name] for name in accumulator.totals}
     decoded = fields.decoded(summed, others, "answer/", codec, K)
-    exact_sum.add(accumulator.update[:K], update, share, size)
+    accumulator.update.add(update, share, size)
     for name, tensor in decoded.items():
         tensor = tensor.float().flatten().to(home.device)
         total = accumulator.totals[name]

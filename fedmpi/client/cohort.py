@@ -62,7 +62,7 @@ def taken(meta, arrays):
     columns = {name: tensors[name] for name in COLUMNS if name in tensors}
     columns.setdefault("B", None)
     updates = Updates(
-        support=tensors["support"],
+        places=tensors["support"],
         trained=meta["trained"],
         N=meta["N"],
         parts=parts,

@@ -20,12 +20,14 @@ class Home(NamedTuple):
     layout: Layout
     x: torch.Tensor               # (P,) the model's own vector, on the device
     g: torch.Tensor               # (R,) its gradient
-    initial: torch.Tensor         # (P,) as the factory made it, on the host; the same on all ranks
+    # (P,) as the factory made it, on the host, the same on all ranks; None without personal tensors.
+    initial: torch.Tensor | None
     device: torch.device
     casting: Callable             # the context of forward passes
     recorder: Any                 # graphs.Recorder on a GPU, else None
     stage: Staging                # between the host, where messages are made, and the device
     counters: list                # [(buffer, its first value)] of all buffers outside the vector
+    spare: dict | None            # see ``Task.spare``; None on a GPU, whose recorder has its own
 
 
 def home(model, loss, device, options, meta, frozen, personal):
@@ -44,19 +46,24 @@ def home(model, loss, device, options, meta, frozen, personal):
                         "rank than on rank 0: draw them by torch's generator, which is seeded "
                         "alike on all ranks")
     layout = laid_out(layout, model, personal)
+    initial = None
+    if layout.personal:
+        initial = x.cpu().clone()
     # Some buffers count, as batch norms do; no client may find the last one's counts.
+    spare = {} if device.type == "cpu" else None
     counters = [(buffer, buffer.clone()) for _, buffer in constants(model, layout)]
     return Home(
         model=model,
         layout=layout,
         x=x,
         g=g,
-        initial=x.cpu().clone(),
+        initial=initial,
         device=device,
         casting=casting(options["precision"], device),
         recorder=recorder(model, device, loss),
         stage=staging(layout.P, device),
-        counters=counters)
+        counters=counters,
+        spare=spare)
 
 
 def fresh_counters(home):

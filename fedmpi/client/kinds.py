@@ -6,12 +6,13 @@ from typing import NamedTuple
 import torch
 
 from fedmpi.client.home import Home
-from fedmpi.client.received import digest, placed
+from fedmpi.client.received import placed
 from fedmpi.compute.graphs import recorder
 from fedmpi.compute.staging import staging
 from fedmpi.core.errors import WireError
 from fedmpi.core.kinds import NetworkKind, kind, part, positions as positions_of
 from fedmpi.core.layout import bind
+from fedmpi.core.support import digest
 from fedmpi.core.tensors import constants
 from fedmpi.wire import positions
 
@@ -34,12 +35,15 @@ def resident(whole, number, loss):
     layout, x, g = bind(network, statistics)
     assert layout.digest == one.layout.digest, f"the network {name} is laid out in two ways"
     counters = [(buffer, buffer.clone()) for _, buffer in constants(network, layout)]
+    initial = None
+    if whole.initial is not None:
+        initial = part(one, whole.initial)
     home = whole._replace(
         model=network,
         layout=one.layout,
         x=x,
         g=g,
-        initial=part(one, whole.initial),
+        initial=initial,
         recorder=recorder(network, whole.device, loss),
         stage=staging(layout.P, whole.device),
         counters=counters)

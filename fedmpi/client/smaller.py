@@ -7,10 +7,11 @@ import torch
 
 from fedmpi.client import samples as shards
 from fedmpi.client.home import Home
-from fedmpi.client.received import Received, digest
+from fedmpi.client.received import Received
 from fedmpi.compute.structure import cut
 from fedmpi.compute.trace import trace
 from fedmpi.core.errors import WireError
+from fedmpi.core.support import digest
 from fedmpi.core.units import Structure
 from fedmpi.methods.datasets.dataset import laid
 

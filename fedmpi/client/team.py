@@ -13,7 +13,8 @@ def side_by_side(worker, jobs, arrays):
     Empty if they are fewer than two.
     """
     parts, home = worker.parts, worker.home
-    if not isinstance(parts.strategy.local, Descent):
+    local = parts.strategy.local
+    if not isinstance(local, Descent) or local.arrives is not None:
         return {}
     ready = _ready(worker, jobs, arrays)
     if len(ready) < 2:

@@ -8,7 +8,9 @@ import torch
 
 from fedmpi.client import home as homes
 from fedmpi.client import samples as shards
+from fedmpi.client.own_values import LAST_RECEIVED, OWN_VALUES, own_values
 from fedmpi.client.received import Received
+from fedmpi.compute import divided
 from fedmpi.compute.sgd import length_of, train
 from fedmpi.core.parts import Descent, Field, Round, Task
 from fedmpi.core.rng import Purpose, stream_and_torch_seed
@@ -62,7 +64,10 @@ def prepared(parts, home, samples, job, arrays, received, last_mask, message):
     kept = _kept(arrays)
     residual = kept.pop(RESIDUAL, None)
     inner = _inner(parts, home, kept, support)
-    base = received.base
+    base, own = received.base, None
+    if parts.strategy.travels is not None:
+        own = own_values(home, parts.strategy, received, job["t"], kept)
+        base = own.base
     if home.layout.personal:
         personal = kept.pop(OWN, None)
         base = with_own(home, received, personal)
@@ -71,6 +76,9 @@ def prepared(parts, home, samples, job, arrays, received, last_mask, message):
     message = message | _message_alone(parts, home, job, arrays, support)
     task = task_of(parts, home, samples, job, received, base, message, kept)
     task = task._replace(inner=inner)
+    if own is not None:
+        task.x.copy_(own.x)
+        task = task._replace(came=own.came)
     reports = _reports(parts, task)
     if parts.pruner.probe is not None:
         probe = parts.pruner.probe(task)
@@ -102,7 +110,7 @@ def inner_fields(strategy, optimiser):
 
 def is_for_training(name):
     """Whether a value of a client's state serves its trainings alone, and no test of its model."""
-    return name == RESIDUAL or name.startswith(INNER)
+    return name in (RESIDUAL, OWN_VALUES, LAST_RECEIVED) or name.startswith(INNER)
 
 
 def _inner(parts, home, kept, support):
@@ -143,7 +151,9 @@ def spread(home, fields_of, tensors, support):
     """
     on_device = {}
     for name, tensor in tensors.items():
-        if fields_of[name].on == "support":
+        # A whole vector is one already.
+        is_part = len(support) < home.layout.P
+        if fields_of[name].on == "support" and is_part:
             zeros = torch.zeros(home.layout.P)
             tensor = scattered(tensor, support, zeros)
         on_device[name] = tensor.to(home.device)
@@ -203,6 +213,7 @@ def task_of(parts, home, samples, job, received, base, message=None, kept=None):
         now=Round(t, parts.rounds),
         casting=home.casting,
         recorder=home.recorder,
+        spare=home.spare,
         message=message or {},
         kept=kept or {},
         optimiser=parts.optimiser,
@@ -222,12 +233,15 @@ def task_of(parts, home, samples, job, received, base, message=None, kept=None):
     return task
 
 
-def trained(parts, samples, task, client, previous):
+def trained(parts, samples, task, client, previous, group=None):
     """The ``Trained`` of a task: the strategy's local training, bent by the client's faults.
 
-    ``previous (P,)`` is the model of the round before, for faults that replay it.
+    ``previous (P,)`` is the model of the round before, for faults that replay it. All ranks of the
+    ``group``, if there is one, train the client together.
     """
     training = partial(train, parts.strategy.local, task)
+    if group is not None:
+        training = partial(divided.train, parts.strategy.local, task, group)
     for fault in shards.faults_of(samples, client):
         if fault.local is not None:
             training = partial(fault.local, task, training, previous)

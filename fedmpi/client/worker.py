@@ -16,17 +16,22 @@ from fedmpi.client.cohort import taken
 from fedmpi.client.evaluate import evaluated, mean_loss
 from fedmpi.client.home import home
 from fedmpi.client.jobs import Job, job_of
+from fedmpi.client.node_model import node_model
 from fedmpi.client.received import decoded
 from fedmpi.client.team import side_by_side
-from fedmpi.client.train import prepared, spread, trained
+from fedmpi.client.train import prepared, seed, spread, trained
 from fedmpi.compute.evaluate import by_sample
 from fedmpi.compute.forward import ensemble
 from fedmpi.compute.kernels import chosen
+from fedmpi.core.allocator import LARGE, give_back
 from fedmpi.core.errors import FedError, WireError
 from fedmpi.core.parts import Augmentation, Codec, Objective, Optimiser, Pruner, Schedule, Strategy
 from fedmpi.wire.codecs import fitted
 from fedmpi.transport.team import joined, parted
 from fedmpi.wire import fields, positions
+
+# Kinds of messages that only ranks with answers of their own need.
+FOR_LEADERS = ("tested", "cohort", "models")
 
 
 class WorkerParts(NamedTuple):
@@ -71,11 +76,24 @@ class Worker:
         """
         self.build, self.pick_device = build, pick_device
         self.around = around
+        # compute.divided.Group of the ranks that train a client with this one, if there are any.
+        self.group = None
+
+    def join(self, group):
+        """Train clients together with the other ranks of the ``group``, see ``compute.divided``."""
+        self.group = group
+
+    @property
+    def follows(self):
+        """Whether another rank leads this one, and answers for both."""
+        return self.group is not None and self.group.member > 0
 
     # ------------------------------------------------------------- messages for every worker
 
     def receive(self, meta, arrays):
         """Take a message that goes to every worker; ``meta["kind"]`` tells its kind."""
+        if self.follows and meta["kind"] in FOR_LEADERS:
+            return
         take = {
             # The node's shared arrays, see ``Samples``.
             "data": self._take_data,
@@ -96,6 +114,7 @@ class Worker:
     def _take_data(self, meta, arrays):
         self.data = arrays
         self.local_rank = meta["local_rank"]
+        self.memory = meta["memory"]
 
     def _take_setup(self, meta, arrays):
         options = meta["options"]
@@ -112,19 +131,21 @@ class Worker:
             personal=strategy.personal)
         self.layout = self.home.layout
         # Codecs treat dense positions by themselves.
-        num_dense = len(self.layout.dense_positions)
-        codec = fitted(parts.codec, num_dense, self.layout.num_averages)
+        codec = fitted(parts.codec, self.layout.num_dense, self.layout.num_averages)
         kernels = chosen(options["kernel"], self.layout)
         self.parts = parts._replace(codec=codec, kernels=kernels)
         self.samples = shards.samples(self.data, meta, parts, self.device)
         self._forget_rounds()
         code, array = meta["last_sent_mask"], arrays["last_sent_mask"]
         self.last_mask = positions.decode(code, array, self.layout.Q)
+        self.model_of = node_model(self.layout.P, self.memory)
         self.accumulator = None
         if meta["sums_on_workers"]:
-            self.accumulator = answers.empty_accumulator(self.layout, strategy.answers, self.device)
+            self.accumulator = answers.empty_accumulator(
+                self.layout, strategy.answers, self.device, self.memory, adds=not self.follows)
         # Besides their sum.
         self.wants_single_updates = meta["wants_single_updates"]
+        give_back()
 
     def _forget_rounds(self):
         """Forget the messages of all rounds, and networks built for them."""
@@ -143,10 +164,11 @@ class Worker:
                             f"{self.layout.digest}")
         self.t = meta["t"]
         if self.accumulator is not None:
-            answers.clear(self.accumulator)
+            answers.clear(self.accumulator, self.t)
         if "mask" in meta:
             self.received, self.last_mask = decoded(
-                self.home, self.parts.codec, meta, arrays, self.last_mask, self.received)
+                self.home, self.parts.codec, meta, arrays, self.last_mask, self.received,
+                self.model_of, self.parts.strategy)
         self.message = self._message(meta, arrays, self.received)
 
     def _message(self, meta, arrays, received):
@@ -229,6 +251,9 @@ class Worker:
         parts, samples = self.parts, self.samples
         if kind is Job.TRAIN:
             work = partial(self.train, job, arrays)
+            if self.group is not None:
+                # The others may wait for this rank in the middle of a step: an error ends the run.
+                return self.around(job, work)
             return self.tried(job, work)
         if kind is Job.TEAM:
             jobs = job["team"]
@@ -280,8 +305,29 @@ class Worker:
             samples=self.samples,
             task=client.task,
             client=job["client"],
-            previous=self.previous)
+            previous=self.previous,
+            group=self.group)
+        if client.home.layout.P >= LARGE:
+            # The update takes the place of the gradients, which small layers leave in holes.
+            give_back()
         return self._answer(job, client, done, begin)
+
+    def divides(self, job):
+        """Whether all ranks of this one's group work at a job: they train, and nothing else."""
+        return job_of(job) is Job.TRAIN
+
+    def assist(self, job, arrays):
+        """Train the client of a job of this rank's leader, who answers."""
+        client = self.prepare(job, arrays)
+        # Dropout draws otherwise for the samples of another member.
+        seed(self.home.device, torch.initial_seed() + self.group.member)
+        trained(
+            parts=self.parts,
+            samples=self.samples,
+            task=client.task,
+            client=job["client"],
+            previous=self.previous,
+            group=self.group)
 
     def prepare(self, job, arrays):
         """The ``Prepared`` client of a job, with the model of the round or of its job.
@@ -396,13 +442,13 @@ class Worker:
         meta = {"row": job["row"]}
         return meta, {"loss": np.array([loss])}
 
-    def total(self, count):
-        """(count,) int64: this round's sums, laid out as by ``fedmpi.client.answer.joined``."""
-        K = count
+    def total(self, start, stop):
+        """int64: this round's sums from ``start`` to ``stop``, see ``fedmpi.client.answer.joined``."""
+        K = stop
         if self.accumulator.totals:
             # The sums of the strategy's answers come behind those of the K weights.
             K = len(self.received.support)
-        return answers.joined(self.accumulator, self.parts.strategy.answers, K)
+        return answers.joined(self.accumulator, self.parts.strategy.answers, K, start, stop)
 
 
 def _raising(error):

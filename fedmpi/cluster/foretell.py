@@ -20,7 +20,7 @@ GB = 1e9
 
 def foretold(job, options, measured=None):
     """Lines about the course of the job, with its rounds if there is a measurement."""
-    yield _ranks_text(job, cohort(options))
+    yield _ranks_text(job, cohort(options), options)
     if job.gpus:
         ranks = f"shared by {on_node(job)} ranks there"
         yield f"{plural(job.gpus, 'GPU')} a node, {ranks}"
@@ -49,17 +49,21 @@ def _log_warning(job):
            f"mkdir -p {folder} first")
 
 
-def _num_workers(job):
-    """Ranks that train: all but the server, or the only one."""
-    return max(job.ranks - 1, 1)
+def _num_workers(job, options):
+    """Clients at once: a rank each, or several, but for the server; at least one."""
+    return max((job.ranks - 1) // options["ranks_per_client"], 1)
 
 
-def _ranks_text(job, clients):
-    workers = _num_workers(job)
+def _ranks_text(job, clients, options):
+    workers = _num_workers(job, options)
+    size = options["ranks_per_client"]
     most = math.ceil(clients / workers)
     ranks = f"{plural(job.ranks, 'rank')} on {plural(job.nodes, 'node')}"
     trained = f"{plural(clients, 'client')} a round, {most} each at most"
-    work = f"{plural(workers, 'worker')} for {trained}"
+    who = plural(workers, "worker")
+    if size > 1:
+        who = f"{plural(workers, 'group')} of {size} workers"
+    work = f"{who} for {trained}"
     text = f"{ranks}; {work}"
     if workers > clients:
         text += f"; {workers - clients} will lie idle"
@@ -142,7 +146,7 @@ def _loads_of_node(num_gpus, num_workers, has_server):
 def fitting(job, options, measured):
     """The rounds that fit the wall time, by a measurement in one process."""
     clients = cohort(options)
-    most = math.ceil(clients / _num_workers(job))
+    most = math.ceil(clients / _num_workers(job, options))
     # One process trained all clients, the busiest worker trains this part of them.
     share = most / clients
     saved_s = measured.shared_s * (1 - share)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from fedmpi.catalog import TIMINGS
 from fedmpi.plugins.spec import parse, split
 from fedmpi.core.errors import UserError
-from fedmpi.build.footprint import GPU_RANK_BYTES, RANK_BYTES, VECTORS
+from fedmpi.build.footprint import GPU_RANK_BYTES, RANK_BYTES, vectors_of_ranks
+from fedmpi.build.ranks import check_ranks
 from fedmpi.core.stop import notice
 
 # Of each model, on 32 x 32 colour images; of a GPT, on 65 different characters.
@@ -184,15 +185,17 @@ def node_bytes(job, options, measured=None):
     dataset, _ = split(options["dataset"])
     model_bytes = WEIGHT_BYTES * WEIGHTS.get(model, 0)
     data_bytes = DATA_COPIES * DATA_BYTES.get(dataset, 0)
+    of_rank, of_node = vectors_of_ranks(WEIGHTS.get(model, 0))
+    shared_bytes = of_node * model_bytes
     if measured:
         rank_bytes = measured.rank_bytes
     elif job.gpus:
-        rank_bytes = GPU_RANK_BYTES + VECTORS * model_bytes
+        rank_bytes = GPU_RANK_BYTES + of_rank * model_bytes
     else:
-        rank_bytes = RANK_BYTES + VECTORS * model_bytes
+        rank_bytes = RANK_BYTES + of_rank * model_bytes
     # An update as it arrives, and its row.
     update_bytes = 2 * cohort(options) * model_bytes
-    return on_node(job) * rank_bytes + data_bytes + update_bytes
+    return on_node(job) * rank_bytes + shared_bytes + data_bytes + update_bytes
 
 
 def gigabytes(number):
@@ -222,6 +225,7 @@ def program(launcher):
 def check(job, options, measured=None):
     """UserError for a job that cannot work."""
     program(job.launcher)
+    check_ranks(options, job.ranks)
     for line, is_wrong in _refusals(job, options, measured):
         if is_wrong:
             raise UserError(line)

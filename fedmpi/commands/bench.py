@@ -243,6 +243,35 @@ def bench_sparse_step(width, depth, heads, context, batch, sparsities, steps, re
     return measure(width, depth, heads, context, batch, sparsities, steps, repeats, say)
 
 
+# 124 million weights are the smallest GPT-2.
+@bench.command("large")
+@click.option(
+    "--weights", type=click.FloatRange(1e4), default=124e6, show_default=True,
+    help="Of the model, about.")
+@click.option(
+    "--strategy", type=click.Choice(["fedavg", "diloco"]), default="fedavg", show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--folder", default=None, type=click.Path(file_okay=False, exists=True),
+    help="Where to write checkpoints; else a temporary one.")
+@click.option(
+    "--limit", type=click.FloatRange(0), default=1.5, show_default=True,
+    help="Of a round's seconds by those of the same bytes alone; more is exit code 1.")
+@click.option(
+    "--worker-limit", type=click.FloatRange(0), default=17, show_default=True,
+    help="Of a worker's bytes a weight; more is exit code 1.")
+@click.option(
+    "--server-limit", type=click.FloatRange(0), default=20, show_default=True,
+    help="The same of rank 0.")
+def bench_large(weights, strategy, repeats, folder, limit, worker_limit, server_limit):
+    """Rounds of a model of 124 million weights with a given gradient: seconds by phase beside the
+    same bytes copied, sent and written alone, and memory by the weight: mpirun -n 3 fedmpi bench
+    large."""
+    from fedmpi.bench.large import Limits, measure
+    limits = Limits(limit, worker_limit, server_limit)
+    return measure(weights, strategy, repeats, folder, limits, say)
+
+
 @bench.command("language")
 @click.option(
     "--model", default="gpt2", show_default=True, help="A model of tokens, with its options.")

@@ -309,6 +309,7 @@ def counted(statuses):
 
 def array(folder, points, todo, at_once, job_options):
     """The batch script for the runs ``todo``, with room for the largest; says its demands."""
+    from fedmpi.build.ranks import wanted
     from fedmpi.cluster import sbatch as slurm
     from fedmpi.cluster.foretell import foretold
     from fedmpi.cluster.script import array_script
@@ -316,9 +317,9 @@ def array(folder, points, todo, at_once, job_options):
     options = [points[number].options | {"out": out} for number in todo]
     job = slurm.Job(**job_options)
     if not job.ranks:
-        # A worker a client of the largest cohort, and the server.
-        largest_cohort = max(map(slurm.cohort, options))
-        job = job._replace(ranks=largest_cohort + 1)
+        # A worker a client of the largest cohort, or several, and the server.
+        ranks = [wanted(slurm.cohort(own), own["ranks_per_client"]) for own in options]
+        job = job._replace(ranks=max(ranks))
     slurm.check_log_of_array(job.log)
     for own in options:
         slurm.check(job, own)

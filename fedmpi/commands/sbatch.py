@@ -33,6 +33,7 @@ def sbatch(measure, script, submit, **flags):
     and goes on.
 
     The data's --partition is not the cluster's: that is --queue."""
+    from fedmpi.build.ranks import wanted
     from fedmpi.cluster import sbatch as slurm
     from fedmpi.cluster.foretell import foretold
     from fedmpi.cluster.script import script as batch_script
@@ -47,8 +48,9 @@ def sbatch(measure, script, submit, **flags):
     check_parts(flags)
     options = all_options(flags)
     if not job.ranks:
-        # A worker a client of the cohort, and the server.
-        job = job._replace(ranks=slurm.cohort(options) + 1)
+        # A worker a client of the cohort, or several, and the server.
+        ranks = wanted(slurm.cohort(options), options["ranks_per_client"])
+        job = job._replace(ranks=ranks)
     slurm.check(job, options)
     measured = None
     if measure:

@@ -131,6 +131,11 @@ from fedmpi.core.wide import terminal_width
     help="Clients that a worker trains at once, as one wide network; their results differ from "
          "one by one by rounding. 0: the fastest, by a short timing here.  [default: 1]")
 @click.option(
+    "--ranks-per-client", type=click.IntRange(1),
+    help="Workers that train one client together, each with its part of every batch, of the "
+         "gradients' sums and of the optimiser's state; results differ from one rank's by "
+         "rounding.  [default: 1]")
+@click.option(
     "--config", type=click.Path(), is_eager=True, expose_value=False, callback=read_config,
     metavar="FILE.toml", shell_complete=completion.files(".toml"),
     help="Options from a file; flags win.")
@@ -196,9 +201,10 @@ def _planned(flags, resume, overwrite):
     # The folder runs is made by train.
     if os.path.dirname(out) != "runs" or os.path.isdir("runs"):
         check_target(out, overwrite)
-    setup, measured = plan.played(options, say)
     _, size = rank_and_size()
-    for line in plan.plan_lines(setup, measured, size or 1, out, terminal_width()):
+    ranks = size or 1
+    setup, measured = plan.played(options, say, ranks)
+    for line in plan.plan_lines(setup, measured, ranks, out, terminal_width()):
         click.echo(line)
     for line in warnings(setup):
         click.echo(f"warning: {line}")

@@ -185,14 +185,20 @@ def descend(task, descent=Descent(), own_batches=()):
     take = _taking(step, operands)
 
     taken = seen = 0
+    waits = descent.arrives is not None
     task.model.train()
     for epoch in range(epochs):
         for inputs, labels in islice(_epoch(task, descent, own_batches), steps - taken):
+            if waits and taken == descent.delay:
+                descent.arrives(task)
+                waits = False
             take(inputs, labels, lrs[taken])
             taken += 1
             seen += len(labels)
         if probe.epoch is not None and probe.epoch(epoch):
             _mask_again(task, x, operands)
+    if waits:
+        descent.arrives(task)
 
     if _as_a_vector(descent, task.optimiser, probe.step):
         task.g.zero_()
@@ -200,8 +206,10 @@ def descend(task, descent=Descent(), own_batches=()):
     travelled = _travelled(task.optimiser, lrs[:taken])
     state = {}
     if descent.resumes:
-        # The recorder's next training writes to its tensors again.
-        state = {name: tensor.clone() for name, tensor in states_of(operands).items()}
+        state = states_of(operands)
+    if task.recorder is not None:
+        # Its next training writes to its tensors again.
+        state = {name: tensor.clone() for name, tensor in state.items()}
     return Trained(loss, taken, seen, travelled, state)
 
 
@@ -263,11 +271,7 @@ def _start(task, descent, x):
     start = {"total": torch.zeros((), device=x.device)}
     if x.is_cuda:
         start["lr"] = torch.zeros((), device=x.device)
-    state = task.optimiser.init(x)
-    resume(state, task.inner)
-    if task.inner:
-        grow(task, state)
-    for name, tensor in state.items():
+    for name, tensor in _first_state(task, descent, x).items():
         start[STATE + name] = tensor
     may_move = task.probe.epoch is not None
     if may_move or count(task.mask) < layout.num_weights:
@@ -277,6 +281,45 @@ def _start(task, descent, x):
     if descent.shift is not None:
         start["shift"] = shift_of(descent, task)
     return start
+
+
+def _first_state(task, descent, x):
+    """The optimiser's state before the first step on ``x (R,)``: new, or ``task.inner`` itself."""
+    names = task.optimiser.init(x[:0]).keys()
+    # A recorded step has tensors of its own.
+    if task.recorder is None and task.inner.keys() == names:
+        state = task.inner
+    else:
+        state = _zeros(task, descent, x)
+        resume(state, task.inner)
+    if task.inner:
+        grow(task, state)
+    return state
+
+
+def _zeros(task, descent, x):
+    """The optimiser's state before its first step: vectors (R,) of 0, and counts.
+
+    Vectors lie where those of the rank's last training lay. Of a large model, fresh memory costs
+    several times a step on it. A state that its client keeps has memory of its own.
+    """
+    if task.spare is None or descent.resumes:
+        return task.optimiser.init(x)
+    state = {}
+    # Of one value: the names, and which are vectors.
+    for name, tensor in task.optimiser.init(x[:1]).items():
+        if tensor.ndim:
+            tensor = _spare(task.spare, name, x).zero_()
+        state[name] = tensor
+    return state
+
+
+def _spare(spare, name, x):
+    """A vector like ``x``, of any values: the one of this name in ``spare``, if it fits."""
+    vector = spare.get(name)
+    if vector is None or vector.shape != x.shape:
+        vector = spare[name] = torch.empty_like(x)
+    return vector
 
 
 def resume(state, inner):
@@ -356,10 +399,10 @@ def _step(task, descent, x, sparse, operands):
         if shifted:
             g.add_(operands["shift"])
         if sparse:
-            gradients = _scaled(gradients, trainables, as_a_vector)
+            gradients = _scaled(gradients, trainables)
         if clip_norm:
             factor = clipping(clip_norm, gradients, order)
-            gradients = _scaled(gradients, factor, as_a_vector)
+            gradients = _scaled(gradients, factor)
         if lr is None:
             lr = operands["lr"]
         move(gradients, lr)
@@ -371,9 +414,11 @@ def _slopes(model, loss, casting, trained, inputs, labels):
     """``(loss (), gradients)`` of a batch, a gradient for each ``trained`` parameter."""
     with casting():
         value = loss(model(inputs), labels)
-    gradients = torch.autograd.grad(value, trained, materialize_grads=True)
-    # Fused steps take all tensors in memory's order.
-    return value.detach(), [part.contiguous() for part in gradients]
+    gradients = list(torch.autograd.grad(value, trained, materialize_grads=True))
+    # Fused steps take all tensors in memory's order. One by one, so that no two copies of all live.
+    for place, part in enumerate(gradients):
+        gradients[place] = part.contiguous()
+    return value.detach(), gradients
 
 
 def _added_up(slopes, count, inputs, labels):
@@ -393,9 +438,10 @@ def _added_up(slopes, count, inputs, labels):
     return total, sums
 
 
-def _scaled(gradients, factors, in_place):
-    """The gradients times their factors; not in place if two weights may share a gradient."""
-    if not in_place:
+def _scaled(gradients, factors):
+    """The gradients times their factors, in place unless two weights share a gradient."""
+    addresses = {gradient.data_ptr() for gradient in gradients}
+    if len(addresses) < len(gradients):
         return torch._foreach_mul(gradients, factors)
     torch._foreach_mul_(gradients, factors)
     return gradients

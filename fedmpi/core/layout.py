@@ -23,11 +23,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedmpi.core.support import below, index_of
+from fedmpi.core.support import Support, index_of, spans_of
 from fedmpi.core.tensors import frozen, is_prunable, norm_statistics
 
 # float32 values: 64 bytes, a cache line, and a good length for tensor cores and vector units.
 ALIGN = 16
+# Values of a vector, by the positions that int32 holds.
+MOST = (1 << 31) - 1
 
 
 class Slot(NamedTuple):
@@ -89,6 +91,8 @@ class Layout:
     @cached_property
     def shared(self):
         """bool (P,): True for travelling values: neither padding nor personal."""
+        if not self.personal:
+            return self.real
         shared = self.real.clone()
         shared[self.personal_positions] = False
         return shared
@@ -109,16 +113,35 @@ class Layout:
                 positions.append(torch.arange(span.start, span.stop))
         return torch.cat(positions)
 
-    @cached_property
+    @property
     def dense_positions(self):
         """int32, sorted: the travelling positions of [Q, P)."""
-        places = torch.nonzero(self.shared[self.Q:]).flatten()
-        return (places + self.Q).int()
+        return self.dense_support.positions
+
+    @cached_property
+    def dense_support(self):
+        """The travelling positions of [Q, P), a ``Support``."""
+        return self._whole(self.others + self.buffers)
+
+    @property
+    def num_dense(self):
+        """How many positions of [Q, P) travel."""
+        return len(self.dense_support)
 
     @cached_property
     def num_averages(self):
         """How many travelling values are not trained: the last of each support."""
-        return len(self.dense_positions) - below(self.dense_positions, self.R)
+        return len(self._whole(self.buffers))
+
+    @cached_property
+    def _unpruned(self):
+        """The support of a model without pruned weights, a ``Support``."""
+        return self._whole(self.slots)
+
+    def _whole(self, slots):
+        """The ``Support`` of whole tensors, without personal ones."""
+        travelling = [slot for slot in slots if slot.name not in self.personal]
+        return Support(torch.empty(0, dtype=torch.int32), spans_of(travelling))
 
     @cached_property
     def _last(self):
@@ -179,8 +202,13 @@ class Layout:
     def support(self, mask):
         """int32 (K,), sorted: the travelling positions under ``mask (Q,) bool``. Read only.
 
-        These are the kept weights, then the dense positions, without personal tensors.
+        These are the kept weights, then the dense positions, without personal tensors. They take
+        4 bytes a position; ``compact`` takes fewer.
         """
+        return self.compact(mask).positions
+
+    def compact(self, mask):
+        """The positions of ``support(mask)`` as a ``Support``: dense tensors as stretches."""
         # A round asks for the support of the same mask several times. A mask's version changes
         # with its values.
         last = self._last
@@ -189,8 +217,12 @@ class Layout:
         travels = mask
         if self.personal:
             travels = mask & self.shared[: self.Q]
-        kept = torch.from_numpy(index_of(travels.numpy()))
-        support = torch.cat([kept, self.dense_positions])
+        num_kept = int(np.count_nonzero(travels.numpy()))
+        if num_kept + self.num_dense == len(self._unpruned):
+            support = self._unpruned
+        else:
+            kept = torch.from_numpy(index_of(travels.numpy()))
+            support = Support(kept, self.dense_support.spans)
         last[:] = mask, mask._version, support
         return support
 
@@ -202,10 +234,18 @@ class Layout:
 
 
 def arranged(weights, others, buffers, frozen=()):
-    """The ``Layout`` of these tensors, each argument a sequence of (name, shape)."""
+    """The ``Layout`` of these tensors, each argument a sequence of (name, shape).
+
+    ValueError for more than MOST values.
+    """
     weights, Q = _lay(weights, 0)
     others, R = _lay(others, Q)
     buffers, P = _lay(buffers, R)
+    if P > MOST:
+        raise ValueError(
+            f"a model has at most {MOST:,} values, as their positions are int32, got {P:,}: take a "
+            "smaller one, or freeze the largest tensors"
+        )
     return Layout(
         weights=weights,
         others=others,
@@ -298,7 +338,7 @@ def bind(model, moving=()):
     layout = arranged(*shapes)
     _, first = prunable[0]
     x = torch.zeros(layout.P, device=first.device)
-    g = torch.zeros(layout.R, device=first.device)
+    g = _unwritten_zeros(layout.R, first.device)
     for slot, (_, tensor) in zip(layout.slots, prunable + others + statistics):
         view = slot.of(x)
         view.copy_(tensor.detach())
@@ -306,6 +346,19 @@ def bind(model, moving=()):
         if slot.offset < layout.R:
             tensor.grad = slot.of(g)
     return layout, x, g
+
+
+def _unwritten_zeros(n, device):
+    """float32 (n,): zeros. On the host a large vector takes no memory until it is written to.
+
+    Fused steps take gradients as autograd made them, and never write to this vector.
+    """
+    if device.type != "cpu":
+        return torch.zeros(n, device=device)
+    # Unlike torch, numpy asks the kernel for pages of zeros.
+    zeros = np.zeros(n + ALIGN, np.float32)
+    first = -zeros.ctypes.data // 4 % ALIGN
+    return torch.from_numpy(zeros[first: first + n])
 
 
 def described(layout):

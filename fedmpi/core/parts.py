@@ -50,6 +50,7 @@ import torch
 
 from fedmpi.core.layout import Layout
 from fedmpi.core.renamed import renamed
+from fedmpi.core.support import positions_of
 
 
 def __getattr__(name):
@@ -126,6 +127,7 @@ class Facts(NamedTuple):
     own_tests: bool = False       # clients have test parts of their own
     sends: bool = False           # the strategy sends more than the model
     linear: bool = True           # the merge is a weighted mean
+    trained_otherwise: bool = False   # some clients' training is bent by a fault
     linear_steps: bool = True     # the optimiser says how far its steps go, see Optimiser.travelled
     optimiser_state: tuple = ()   # names of the tensors of the optimiser's state
     resumes: bool = False         # clients keep the optimiser's state from round to round
@@ -322,6 +324,10 @@ class Descent(NamedTuple):
     (R,)`` or None is a constant vector, added to every gradient of this client and round.
     ``loss`` replaces the objective's. ``shuffle`` deals the samples anew each epoch. If it
     ``resumes``, a client keeps its optimiser's state until its next round, and goes on from there.
+
+    ``arrives(task)``, of a strategy of which a part of the model travels, changes ``task.x`` in
+    place before step number ``delay``, from 0; after the last step of a shorter training. It says
+    what the client makes of the received part. Such clients train one by one.
     """
 
     mu: float = 0.0
@@ -329,6 +335,8 @@ class Descent(NamedTuple):
     loss: Callable | None = None
     shuffle: bool = True
     resumes: bool = False
+    arrives: Callable | None = None
+    delay: int = 0
 
 
 class Trained(NamedTuple):
@@ -341,6 +349,13 @@ class Trained(NamedTuple):
     travelled: float = math.nan
     # {name: tensor}: the optimiser's state at the end, of a ``Descent`` that resumes.
     state: dict = {}
+
+
+class Travels(NamedTuple):
+    """The part of the model that travels in a round."""
+
+    down: torch.Tensor            # (P,) bool: the values that clients receive
+    up: torch.Tensor              # (P,) bool: the values whose updates clients send
 
 
 class Field(NamedTuple):
@@ -404,13 +419,16 @@ class Task(NamedTuple):
     # The context of forward passes, see ``compute.sgd.casting``.
     casting: Callable = contextlib.nullcontext
     recorder: Any = None          # graphs.Recorder of the model, on a GPU
+    # {name: (R,)}: the optimiser's vectors of this rank's last training, free to be written to.
+    # None: every training has vectors of its own.
+    spare: dict | None = None
     # {name: tensor on the device} of the strategy's, see ``Strategy.sends``.
     message: dict = {}
     # {name: tensor on the device} that this client kept of its last merged round.
     kept: dict = {}
     optimiser: Optimiser | None = None            # None in tasks without training
     # {name: tensor on the device}: the optimiser's state at the end of the client's last round, for
-    # a ``Descent`` that resumes; else empty.
+    # a ``Descent`` that resumes; else empty. Training goes on in these tensors.
     inner: dict = {}
     rates: Schedule | None = None                 # of lr; None: constant
     clip_norm: float = 0.0        # the largest norm of a step's gradient, 0: any
@@ -426,6 +444,9 @@ class Task(NamedTuple):
     # (m,) int64 on the device, where samples are windows of a stream: training draws windows that
     # begin at any token of it, while inputs and labels hold each token once.
     stretch: torch.Tensor | None = None
+    # (P,) bool on the device, where only a part of the model travels: the values that came in this
+    # round. ``base`` then has the last received value of each entry, and x the client's own values.
+    came: torch.Tensor | None = None
 
 
 class Training(NamedTuple):
@@ -493,7 +514,7 @@ class Updates(NamedTuple):
     U: torch.Tensor               # (C, K) float32: trained minus received
     # (C, K) bool: the entries that a client holds, U being 0 elsewhere; None: all of them.
     B: torch.Tensor | None
-    support: torch.Tensor         # (K,) int32, sorted positions in x
+    places: Any                   # (K,) sorted positions in x: int32, or a Support
     n: torch.Tensor               # (C,) float64 samples
     trained: int                  # number of columns of trained parameters; buffers follow
     # (K,) float32: the update of the server's training beside the clients', see Strategy.
@@ -511,6 +532,11 @@ class Updates(NamedTuple):
     # (C, K) bool: the entries that a client's codec has sent; None: all that the client holds. Means
     # are over these, see Codec.
     sent: torch.Tensor | None = None
+
+    @property
+    def support(self):
+        """(K,) int32: the sorted positions in x."""
+        return positions_of(self.places)
 
     def rows(self, chosen):
         """The updates of the rows ``chosen (C,) bool``. Sums over the cohort stay as they are."""
@@ -569,11 +595,17 @@ class Strategy(NamedTuple):
       entry, and the strategy needs nothing of a client's update as a whole. Only then may clients
       train networks of several kinds (``--also-model``): in ``updates.B`` each client holds the
       entries of its own network.
+    * ``in_pieces``: merge may get a piece of the vector at a time, with the same piece of x, of the
+      support and of the state's vectors (P,), so that the server holds no whole mean of a large
+      model. It must not look at ``updates.totals``.
     * ``features(network, inputs (n, ...)) -> (n, ...)`` makes the inputs of the server's own
       network (``--server-model``) from a client's network. ``Lab.fit`` trains the server's
       network, and ``task.server`` calls it when clients are tested.
     * ``personal(layout) -> names`` are each client's own tensors of the model: trained and kept,
       neither sent nor merged.
+    * ``travels(layout, t) -> Travels`` is the part of the model that travels in round t; None: all
+      of it. Clients keep their own values of the whole model, beginning with the first one, and
+      ``updates.U`` is 0 at all other entries. ``local`` is a Descent that ``arrives``.
 
     A client is tested on its own test part (``--client-test``) by the present model with the
     client's personal tensors laid over it, or by ``own_model(task) -> (P,)``, unless the result is
@@ -610,6 +642,7 @@ class Strategy(NamedTuple):
     keeps: dict = {}                       # {name: Field}
     reply: Callable | None = None
     personal: Callable | None = None
+    travels: Callable | None = None
     own_model: Callable | None = None
     predict: Callable | None = None
     fits: Callable | None = None
@@ -620,6 +653,7 @@ class Strategy(NamedTuple):
     record: Callable | None = None
     classes: bool = False                  # needs one class a sample: refused for other tasks
     by_entry: bool = False
+    in_pieces: bool = False
     features: Callable | None = None
 
 
@@ -635,6 +669,7 @@ class Pruner(NamedTuple):
     The server zeroes pruned weights. If the pruner ``keeps_pruned_values`` it leaves their last
     values, which are not sent. ``exact``: the number of kept weights never changes, as the server
     asserts. ``moves``: clients change their masks while they train, so updates do not add up.
+    ``watches``: its probes see steps or epochs of a training, which then runs on one rank.
 
     ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every
     client a mask of its own to train. The global model is then cut to ``nominal(state, mask,
@@ -658,6 +693,7 @@ class Pruner(NamedTuple):
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing
     planned: Callable | None = None
+    watches: bool = False
 
 
 @renamed(uses="macs_per_weight")
@@ -861,6 +897,8 @@ class Codec(NamedTuple):
     draws: bool = False
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing
+    # (num_dense, num_averages) -> the codec for another vector; filled in by fedmpi.wire.codecs.
+    refit: Callable | None = None
 
 
 # --- data and its flaws ---

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from fedmpi.core.support import leading
+from fedmpi.core.support import leading, positions_of
 
 # Values that are worked on at a time: they stay in a core's cache.
 BLOCK = 1 << 18
@@ -156,7 +156,7 @@ def moved(x, support, step):
     has_rows = step.ndim > 1
     if has_rows or not leading(support):
         models = x.expand(*step.shape[:-1], -1)
-        return models.index_add(-1, support, step)
+        return models.index_add(-1, positions_of(support), step)
     # The first positions need no index.
     after = x.clone()
     after[: len(step)] += step
@@ -166,7 +166,7 @@ def moved(x, support, step):
 def average(state, x, updates, weights):
     """FedAvg's merge: ``(state, x)`` moved by the mean update."""
     step = mean(updates, weights)
-    return state, moved(x, updates.support, step)
+    return state, moved(x, updates.places, step)
 
 
 # --- rows in blocks of columns ---

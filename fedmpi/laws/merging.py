@@ -9,9 +9,12 @@ from fedmpi.compute.coalitions import coalition_models
 from fedmpi.laws.hold import hold, hold_equal, near
 from fedmpi.laws.samples import random_updates, small_layout
 from fedmpi.plugins.spec import make
+from fedmpi.server.pieces import part_merger
 
 WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 COALITIONS = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 0]], dtype=torch.bool)
+# Values that are merged at a time by a strategy that is ``in_pieces``.
+PIECE = 11
 # Columns of updates with a client a row.
 BY_CLIENT = ("U", "B", "n", "clients", "steps", "travelled")
 
@@ -30,6 +33,8 @@ def strategy(spec):
         if part.linear:
             _check_linear(part, layout, x, updates)
     _check_stillness(part, layout, x, mask)
+    if part.in_pieces:
+        _check_in_pieces(part, layout, x, mask)
 
 
 def sample(part, layout, mask, clients=3, own=False):
@@ -106,6 +111,25 @@ def _check_linear(part, layout, x, updates):
     may_move = bool(state)
     is_still = may_move or torch.equal(of_nobody, x)
     hold(is_still, "nobody's merge moved the model")
+
+
+def _check_in_pieces(part, layout, x, mask):
+    """One piece after the other makes the model and the state of the whole, to the bits."""
+    updates = sample(part, layout, mask, clients=1)
+    state = {}
+    for name, tensor in part.init(layout).items():
+        state[name] = torch.rand_like(tensor)
+    one = torch.ones(1, dtype=torch.float64)
+    whole_state, whole = part.merge(state, x, updates, one)
+    total = updates._replace(places=layout.compact(mask))
+    merged = torch.empty_like(x)
+    merged_state = {name: torch.empty_like(tensor) for name, tensor in state.items()}
+    merge_part = part_merger(part.merge, layout.R, state, x, total, merged_state, merged)
+    for first in range(0, len(total.places), PIECE):
+        merge_part(first, updates.U[0, first: first + PIECE])
+    hold_equal(merged, whole, "pieces of the vector make another model than the whole")
+    for name, tensor in whole_state.items():
+        hold_equal(merged_state[name], tensor, f"pieces make another {name} than the whole")
 
 
 def _check_stillness(part, layout, x, mask):

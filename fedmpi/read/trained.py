@@ -80,7 +80,7 @@ def trained(path, round=None, warn=lambda line: None):
     pruner = make(catalog.PRUNERS, options["pruner"])
     mask = mask_counted(pruner, layout, state)
     # x is the memory of the network's parameters: this fills them in.
-    x.copy_(model_on(state["x"], layout.support(mask), layout))
+    x.copy_(model_on(state["x"], layout.compact(mask), layout))
     masks = {}
     for slot in layout.weights:
         of_slot = mask[slot.span].view(slot.shape)

@@ -9,15 +9,16 @@ import contextlib
 import math
 import os
 import signal
+import socket
 import time
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from fedmpi.build import footprint
+from fedmpi.build import footprint, groups
 from fedmpi.build.federation import cut, samples_text, shared_arrays, without_pixels
-from fedmpi.build.needs import gpu_needs, host_need
+from fedmpi.build.needs import gpu_needs, host_fits, host_need
 from fedmpi.build.population import dealt
 from fedmpi.build.server import min_samples_seen
 from fedmpi.build.setup import message
@@ -82,12 +83,14 @@ class _Over(BaseException):
     """The seconds are over. No Exception, because a client's exceptions count as its answers."""
 
 
-def played(options, say):
-    """``(Setup, Plan)`` of the run with these ``options``.
+def played(options, say, ranks=1):
+    """``(Setup, Plan)`` of the run with these ``options``, on so many ranks of this machine.
 
-    UserError if train would refuse the options. ``say(line)`` takes the timing of --together 0.
+    UserError if train would refuse the options, and if the memory here is too small for vectors of
+    the model. ``say(line)`` takes the timing of --together 0, and a warning about memory.
     """
     setup = set_up(options, say)
+    _check_memory(setup, ranks, say)
     end = time.monotonic() + LIMIT_S
     smallest, *larger = _tries(setup)
     part = _play(setup, *smallest)
@@ -98,6 +101,14 @@ def played(options, say):
         with contextlib.suppress(_Over), _limited(left):
             part = _play(setup, clients, few_samples)
     return setup, scaled(part, setup.data, setup.run)
+
+
+def _check_memory(setup, ranks, say):
+    """Refuse a run whose ranks will not fit this machine, and warn of one that may not."""
+    from fedmpi.transport.place import memory_bytes
+    warning = host_fits(setup, ranks, True, memory_bytes(), socket.gethostname())
+    if warning:
+        say(f"warning: {warning}")
 
 
 def set_up(options, say):
@@ -271,11 +282,13 @@ def _shared_s(part, run, by_clients, by_samples):
 
 def plan_lines(setup, plan, ranks, out, width=None):
     """Lines, at most ``width`` wide, about a run on ``ranks`` ranks that would write ``out``."""
-    at_once = min(max(ranks - 1, 1), plan.asked)
+    size = setup.options["ranks_per_client"]
+    at_once = min(max((ranks - 1) // size, 1), plan.asked)
     rows = [
         *_data_rows(setup, plan),
         *_method_rows(setup, plan),
-        ("ranks", _ranks_text(ranks, plan.asked)),
+        ("ranks", _ranks_text(ranks, plan.asked, size)),
+        *groups.rows(setup, ranks),
         ("bytes a round", _bytes_text(plan)),
         ("memory", _memory_text(setup, plan, ranks)),
         *_gpus(setup, at_once),
@@ -343,20 +356,26 @@ def _method_rows(setup, plan):
     return [("method", ", ".join(method)), ("model", model)]
 
 
-def _ranks_text(ranks, asked):
-    """``3: 2 workers, 3 clients each at most; 2 cores here``"""
+def _ranks_text(ranks, asked, size):
+    """``3: 2 workers, 3 clients each at most; 2 cores here``; ``size`` ranks train a client."""
     here = plural(_cores(), "core")
-    return f"{ranks}: {_work_of_ranks(ranks, asked)}; {here} here"
+    return f"{ranks}: {_work_of_ranks(ranks, asked, size)}; {here} here"
 
 
-def _work_of_ranks(ranks, asked):
+def _work_of_ranks(ranks, asked, size):
     if ranks == 1:
-        return f"this process does all; mpirun -n {asked + 1} would be a worker a client"
-    workers = ranks - 1
-    most = plural(math.ceil(asked / workers), "client")
-    text = f"{plural(workers, 'worker')}, {most} each at most"
-    if workers > asked:
-        text += f"; {workers - asked} will lie idle"
+        one_each = f"mpirun -n {asked * size + 1}"
+        workers = "a worker" if size == 1 else plural(size, "worker")
+        return f"this process does all; {one_each} would be {workers} a client"
+    groups_of_ranks = max((ranks - 1) // size, 1)
+    noun = "worker" if size == 1 else "group"
+    most = plural(math.ceil(asked / groups_of_ranks), "client")
+    text = f"{plural(groups_of_ranks, noun)}"
+    if size > 1:
+        text += f" of {plural(size, 'worker')}"
+    text += f", {most} each at most"
+    if groups_of_ranks > asked:
+        text += f"; {groups_of_ranks - asked} will lie idle"
     return text
 
 
@@ -375,14 +394,15 @@ def _bytes_text(plan):
 
 def _memory_text(setup, plan, ranks):
     need = host_need(setup, ranks, first=True)
-    all_bytes = footprint.SERVER_BYTES + ranks * footprint.RANK_BYTES + need
-    in_all = _bytes(all_bytes)
+    in_all = _bytes(footprint.SERVER_BYTES + ranks * footprint.RANK_BYTES + need.total)
     here = f"estimated; this process took {_bytes(plan.rank_bytes)}"
     if ranks == 1:
         return f"about {in_all}, {here}"
-    of_worker = _bytes(footprint.RANK_BYTES + need / ranks)
-    of_server = _bytes(footprint.SERVER_BYTES + footprint.RANK_BYTES + need / ranks)
-    return f"about {of_worker} a worker, {of_server} rank 0, {in_all} in all, {here}"
+    of_worker = _bytes(footprint.RANK_BYTES + need.worker)
+    of_server = _bytes(footprint.SERVER_BYTES + footprint.RANK_BYTES + need.server)
+    shared = _bytes(need.shared)
+    parts = f"{of_worker} a worker, {of_server} rank 0, {shared} shared by them"
+    return f"about {parts}, {in_all} in all, {here}"
 
 
 def _gpus(setup, at_once):

@@ -7,6 +7,7 @@ import os
 import time
 from functools import partial
 
+from fedmpi.build.ranks import check_ranks
 from fedmpi.core import paths
 from fedmpi.core.errors import DiskError, FedError, LostRank, Stopped, UserError, WorkerError
 from fedmpi.core.wide import labelled, terminal_width, wrapped
@@ -118,6 +119,9 @@ def _serve(options, resume, say, connect, last_words, see, overwrite):
         options = resuming.recorded(options, resume, say)
     else:
         options = on_device(options)
+    # Some launchers do not tell their number of ranks; the transport does.
+    if size:
+        check_ranks(options, size)
     setup = prepared(options, local, say)
     path = resume or options["out"]
     store, state, done = _begun(setup, resume, say, overwrite)
@@ -125,6 +129,7 @@ def _serve(options, resume, say, connect, last_words, see, overwrite):
     _tell_setup(setup, say)
     last_words.run(path, bool(resume))
     transport = connect(partial(worker, setup.parts))
+    _divide(setup.options, transport)
     places = placed(own, transport.places, setup.options)
     _tell_places(setup, places, say)
     setup = _connected(setup, transport, path, say)
@@ -133,7 +138,17 @@ def _serve(options, resume, say, connect, last_words, see, overwrite):
     if store is None:
         store = _created(setup, overwrite)
         last_words.run(path, True)
-    _play(setup, state, store, done, say, begin, places)
+    first_state = [state]
+    del state
+    _play(setup, first_state, store, done, say, begin, places)
+
+
+def _divide(options, transport):
+    """Have groups of workers train one client each, if the options say so."""
+    from fedmpi.compute.divided import BACKENDS
+    check_ranks(options, transport.size)
+    if options["ranks_per_client"] > 1:
+        transport.divide(options["ranks_per_client"], BACKENDS[options["device"]])
 
 
 def _connected(setup, transport, path, say):
@@ -143,6 +158,8 @@ def _connected(setup, transport, path, say):
     transport.share(data, shared_arrays(setup.data))
     return setup._replace(
         data=without_pixels(setup.data),
+        # The state has its own: 4 bytes a weight.
+        network=setup.network._replace(first=None),
         run=setup.run._replace(transport=transport, tell=say))
 
 
@@ -254,6 +271,8 @@ def _opening(setup, seconds, width):
     transport = run.transport
     # A process alone is its own worker.
     workers = plural(max(transport.size - 1, 1), "worker")
+    if options["ranks_per_client"] > 1:
+        workers += f", {options['ranks_per_client']} for each"
     kinds = ("strategy", "pruner", "contribution", "weighting", "codec")
     method = ", ".join(f"{kind} {options[kind]}" for kind in kinds)
     rows = [
@@ -295,9 +314,10 @@ def _started_by(transport):
 # ---------------------------------------------------------------- the rounds
 
 
-def _play(setup, state, store, done, say, begin, places):
+def _play(setup, first_state, store, done, say, begin, places):
     """Play the remaining rounds, and tell about them.
 
+    ``first_state`` is a list of one state. It is taken out, so that no caller holds its vectors.
     The run file records the end of the run, even after an error.
     """
     run = setup.run
@@ -307,7 +327,7 @@ def _play(setup, state, store, done, say, begin, places):
         seconds = time.perf_counter() - begin
         for line in _opening(setup, seconds, terminal_width()):
             say(line)
-        _rounds(setup, state, store, done, say)
+        _rounds(setup, first_state, store, done, say)
         status = "stopped"
         if store.rounds == run.rounds:
             status = "finished"
@@ -359,7 +379,7 @@ def _go_on(setup, store, done, places):
     store.update({"options": recorded | {"rounds": setup.run.rounds}})
 
 
-def _rounds(setup, state, store, done, say):
+def _rounds(setup, first_state, store, done, say):
     """Play the rounds after round ``done``, with a line for each."""
     from fedmpi.read import report
     from fedmpi.server import loop
@@ -380,7 +400,7 @@ def _rounds(setup, state, store, done, say):
         say(line)
 
     loop.simulate(
-        run, state, store, done + 1, last,
+        run, first_state.pop(), store, done + 1, last,
         save_every=options["save_every"],
         keep=options["keep"],
         on_round=on_round)

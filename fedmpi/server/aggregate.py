@@ -9,6 +9,7 @@ from fedmpi.core.parts import Cohort, Replies, Round
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.server.fold import stack, summed
 from fedmpi.server.model import model_on, model_sent
+from fedmpi.server.pieces import merged_in_pieces, merges_in_pieces
 from fedmpi.server.recruit import present
 from fedmpi.server.score import score
 from fedmpi.wire.feedback import carried
@@ -35,11 +36,12 @@ def aggregate(run, state, t, support, got, laps, lab, server_update=None):
     """
     replies = [got.answers[row] for row in got.merged_rows.tolist()]
     updates = updates_of(run, t, support, got, replies, server_update)
-    total = None
+    total = whole = None
     # Workers have added updates up if the merge needs no single ones.
     if run.sums_on_workers:
-        shares = got.shares[got.merged_rows]
-        total = summed(run, updates, shares, support)
+        whole = float(got.shares[got.merged_rows].sum())
+    if run.sums_on_workers and not merges_in_pieces(run, support):
+        total = summed(run, updates, whole, support)
     laps.lap("train_s")
 
     # How much did each client contribute?
@@ -57,16 +59,18 @@ def aggregate(run, state, t, support, got, laps, lab, server_update=None):
     weighting, weights = run.weighting.weigh(state["weighting"], phi, cohort)
     laps.lap("contribution_s")
 
-    strategy, x = merge(run, state, updates, total, weights, laps, lab)
+    # The merge may overwrite vectors that no other part of the state has.
+    scored_state = state | {"weighting": weighting, "contribution": scored.states}
+    strategy, x = merge(run, scored_state, updates, total, whole, weights, laps, lab)
     merged = x
     if run.pruner.keeps_pruned_values:
         # This pruner keeps values of pruned weights; the model has none.
-        merged = model_on(x, updates.support, run.layout)
+        merged = model_on(x, updates.places, run.layout)
     recorded = own_columns(run, strategy, updates, total)
 
     # Prune and grow; the rest of the state follows.
     for_pruner = replies_for_pruner(run, updates, weights, weighting, replies)
-    on_support = updates.support is support
+    on_support = updates.places is support
     changes = prune(run, state, t, x, for_pruner, on_support)
     changes["strategy"] = strategy
     changes["weighting"] = weighting
@@ -95,19 +99,22 @@ def updates_of(run, t, support, got, replies, server_update):
         round=Round(t, run.rounds))
     if server_update is not None:
         # Clients' masks may have widened the support.
-        server_update = carried(server_update, support, updates.support, run.layout.P)
+        server_update = carried(server_update, support, updates.places, run.layout.P)
         updates = updates._replace(server_update=server_update)
     return updates
 
 
-def merge(run, state, updates, total, weights, laps, lab):
+def merge(run, state, updates, total, whole, weights, laps, lab):
     """``(strategy's state, x (P,))`` after the merge, and after the server's own work on it.
 
-    ``total`` holds the workers' sum of the updates in one row, or is None.
+    ``whole`` is the sum of the clients' shares in the workers' sums, or None if they add nothing
+    up. ``total`` holds these sums in one row; None: they are still with the workers.
     """
     strategy, x = state["strategy"], state["x"]
-    if total is None:
+    if whole is None:
         strategy, x = run.strategy.merge(strategy, x, updates, weights)
+    elif total is None:
+        strategy, x = merged_in_pieces(run, state, updates, whole)
     else:
         # The workers have weighted the single updates.
         whole = torch.ones(1, dtype=torch.float64)
@@ -161,7 +168,7 @@ def prune(run, state, t, x, replies, on_support):
 
     is_served = same and on_support and not rewound
     if not (run.pruner.keeps_pruned_values or is_served):
-        support = layout.support(mask)
+        support = layout.compact(mask)
         x = model_on(x, support, layout)
     mask_since = state["mask_since"]
     if not (same or torch.equal(mask, last)):

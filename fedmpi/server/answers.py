@@ -14,6 +14,7 @@ from fedmpi.core.errors import DivergedError, FedError, WireError, WorkerError
 from fedmpi.core.support import index_of
 from fedmpi.core.words import plural
 from fedmpi.wire import fields, positions
+from fedmpi.wire.chosen import for_update
 
 # How the reason of a failure begins if a GPU's memory was too small.
 OUT_OF_MEMORY = "out of GPU memory"
@@ -34,7 +35,7 @@ class Update(NamedTuple):
     """A client's answer, decoded."""
 
     values: torch.Tensor | None   # (K,) float32 on ``support``; None if workers add updates up
-    support: torch.Tensor         # (K,) int32
+    support: Any                  # (K,), see fedmpi.core.support
     custom_mask: bool             # the support differs from the server's
     numbers: np.ndarray           # float64, by fedmpi.client.stats.Stats
     report: dict                  # of the pruner's probe
@@ -95,7 +96,7 @@ class Reader(NamedTuple):
     """Reads the replies of a cohort."""
 
     run: Any
-    supports: dict                # {id(mask): (K,) int32}
+    supports: dict                # {id(mask): its support (K,)}
     expected: dict                # {id(mask): digest of its support}
     announced: int                # digest of the server's support
     U: torch.Tensor | None        # (C, K) float32: a row for each update on the server's support
@@ -132,7 +133,7 @@ def read(run, reply, ask, support, expected, announced):
         custom_mask = True
         asked = ask.mask.numpy()
         mask = positions.decode(meta["mask"], arrays["mask"], run.layout.Q, asked)
-        support = run.layout.support(torch.from_numpy(mask))
+        support = run.layout.compact(torch.from_numpy(mask))
     values = _values(run, meta, arrays, support)
     parts = _parts(run, arrays, support)
     up_bytes = _up_bytes(run, reply, numbers)
@@ -158,7 +159,7 @@ def read(run, reply, ask, support, expected, announced):
         rank=reply.rank,
         parts=parts,
         kept=_kept(arrays),
-        sent=_sent(run, arrays, support))
+        sent=_sent(run, meta, arrays, support))
 
 
 def _cause_unseen(loss):
@@ -178,18 +179,20 @@ def _values(run, meta, arrays, support):
     """(K,) float32: the update; None if the server wants no single ones."""
     if not run.wants_single_updates:
         return None
-    values = run.codec.decode(arrays, len(support))
+    codec = for_update(run.codec, run.strategy, run.layout, meta["t"], support)
+    values = codec.decode(arrays, len(support))
     if len(values) != len(support):
         raise WireError(f"client {meta['client']} sent {len(values)} values for a support of "
                         f"{len(support)}")
     return values
 
 
-def _sent(run, arrays, support):
+def _sent(run, meta, arrays, support):
     """(K,) bool: the values of the update that the message has; None: all."""
     if run.codec.sent is None:
         return None
-    return run.codec.sent(arrays, len(support))
+    codec = for_update(run.codec, run.strategy, run.layout, meta["t"], support)
+    return codec.sent(arrays, len(support))
 
 
 def _parts(run, arrays, support):

@@ -12,6 +12,7 @@ import torch
 
 from fedmpi.core import flops, virtual_time
 from fedmpi.core.rng import Purpose, stream
+from fedmpi.core.support import positions_of, same
 from fedmpi.server.answers import Outcome, Refused, Update, enough, outcome_of
 from fedmpi.server.exchange import ask, collect, model_message
 from fedmpi.server.recruit import (PATIENCE, WAIT_S, Recruited, client_records, drawing,
@@ -267,7 +268,7 @@ def train(run, state, flight, t, support):
         earliest = flight["earliest_finish"][slot]
         flight["finish"][slot] = max(arrival, earliest)
         # A checkpoint holds dicts, not tuples.
-        flight["answers"][slot] = answer._asdict()
+        flight["answers"][slot] = _plain(answer)
 
 
 def _arrival(run, flight, slot, answer, work):
@@ -305,12 +306,20 @@ def _asks(run, state, flight, slots):
     return asks
 
 
+def _plain(answer):
+    """The fields of an answer, as a checkpoint holds them."""
+    answer_fields = answer._asdict()
+    if isinstance(answer, Update):
+        answer_fields["support"] = positions_of(answer.support)
+    return answer_fields
+
+
 def aged(run, state, base, answer, staleness, support):
     """The ``Update`` of a client that started ``staleness`` merges ago, for the present model.
 
     ``base (P,)`` is the model of its start.
     """
-    on = answer.support
+    on = positions_of(answer.support)
     values = answer.values
     if run.timing.mixing:
         behind = base[on] - state["x"][on]
@@ -319,5 +328,5 @@ def aged(run, state, base, answer, staleness, support):
     discounts = run.timing.discount(ages)
     # Scaled here, not by its weight: weights in the merge sum to 1 whatever the ages.
     values = values * float(discounts[0])
-    custom_mask = not torch.equal(on, support)
+    custom_mask = not same(on, support)
     return answer._replace(values=values, custom_mask=custom_mask)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fedmpi.core.support import scattered
+from fedmpi.core.support import gathered, scattered
 
 # Bytes of all clients' states together that rank 0 holds at most.
 IN_MEMORY = 256 << 20
@@ -77,11 +77,11 @@ def carried(values, layout, alive, before, support):
 
     Weights have 0 unless they are still ``alive (Q,)``.
     """
-    support_before = layout.support(before)
+    support_before = layout.compact(before)
     zeros = torch.zeros(layout.P)
     whole = scattered(values, support_before, zeros)
     whole[: layout.Q] *= alive
-    return whole.index_select(0, support)
+    return gathered(whole, support)
 
 
 def grown(before, mask, last, t):

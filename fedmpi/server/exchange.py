@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fedmpi.client.received import digest
 from fedmpi.core.errors import WorkerError
 from fedmpi.core.kinds import mask_of
-from fedmpi.core.kinds import positions as positions_of
+from fedmpi.core.kinds import positions as positions_in
 from fedmpi.core.rng import Purpose, stream
-from fedmpi.core.support import gathered, index_of
+from fedmpi.core.support import digest, gathered, index_of, positions_of
 from fedmpi.core.units import entries_of, flat
+from fedmpi.wire.chosen import for_model
 from fedmpi.wire.codecs import drawing
 from fedmpi.server import client_states
 from fedmpi.server.answers import OUT_OF_MEMORY, Reader, failed, is_failed
@@ -65,7 +65,7 @@ def _announce_one_model(run, state, t, clients, header):
     """``announce`` for clients that all train the same model."""
     mask = state["mask"]
     last_mask = common_mask(run, state, t, clients)
-    meta, arrays = model_message(run, state, t, mask, last_mask)
+    meta, arrays = model_message(run, state, t, mask, last_mask, of_round=True)
     meta = header | meta
     published = run.transport.publish(meta, arrays)
     asks = [ask(run, state, client, t, mask) for client in clients.tolist()]
@@ -111,7 +111,7 @@ def _kind_message(run, state, t, number):
     mask = mask_of(kind, state["mask"])
     own_mask = mask[kind.weights]
     own_support = kind.layout.support(own_mask)
-    support = positions_of(kind, own_support)
+    support = positions_in(kind, own_support)
     code, bits = positions.encode(own_mask.numpy())
     meta = {
         "support": digest(support),
@@ -204,7 +204,7 @@ def _with_own(run, state, client, t, mask, meta, arrays):
     named = {name: strategy.sends[name] for name in tensors}
     # The client is part of the key: its message is its own. Its answer has the number 0.
     codec = drawing(run.codec.down, run.seed, t, client, message=1)
-    support = run.layout.support(mask)
+    support = run.layout.compact(mask)
     message = fields.encoded(named, tensors, "given/", codec, support)
     # The model may have brought the message to all clients.
     names = [*meta.get("given", ()), *named]
@@ -225,7 +225,7 @@ def state_of_client(run, state, client, mask):
     if same_for_all and has_never_changed:
         grown = None
     return client_states.recalled(
-        kept, run.layout, mask, run.layout.support(mask), grown, fixed, run.shelf, client)
+        kept, run.layout, mask, run.layout.compact(mask), grown, fixed, run.shelf, client)
 
 
 def remembered(run, state, t, clients, answers, masks):
@@ -246,8 +246,9 @@ def _ended(run, answer, mask):
     """(Q,) bool: a client's mask after its training, from the support of its answer."""
     ended = torch.zeros_like(mask)
     # Prunable weights come first in the vector.
-    prunable = answer.support < run.layout.Q
-    ended[answer.support[prunable].long()] = True
+    support = positions_of(answer.support)
+    prunable = support < run.layout.Q
+    ended[support[prunable].long()] = True
     return ended
 
 
@@ -264,13 +265,14 @@ def common_mask(run, state, t, clients):
     return None
 
 
-def model_message(run, state, t, mask, last_mask=None, number=0):
+def model_message(run, state, t, mask, last_mask=None, number=0, of_round=False):
     """``(meta, arrays)``: the model's values under ``mask``, and the strategy's message to all.
 
     ``last_mask (Q,) bool`` is the mask that clients have, or None: positions travel only as far as
-    they differ from it.
+    they differ from it. ``of_round``: the values are those that travel in round ``t``, where the
+    strategy sends a part of the model.
     """
-    support = run.layout.support(mask)
+    support = run.layout.compact(mask)
     bits = mask.numpy()
     before = None
     if last_mask is mask:
@@ -280,7 +282,10 @@ def model_message(run, state, t, mask, last_mask=None, number=0):
         before = last_mask.numpy()
     code, array = positions.encode(bits, before)
     meta = {"support": digest(support), "mask": code}
-    codec = drawing(run.codec.down, run.seed, t, message=number)
+    codec = run.codec.down
+    if of_round:
+        codec = for_model(codec, run.strategy, run.layout, t, support)
+    codec = drawing(codec, run.seed, t, message=number)
     values = gathered(state["x"], support)
     arrays = {"mask": array} | codec.encode(values)
     return _with_sent(run, state, meta, arrays, codec, support)
@@ -399,9 +404,9 @@ def _reader(run, asks, support):
 
 
 def _support_of(run, ask):
-    """(K,) int32: the support of a client's training."""
+    """(K,): the support of a client's training."""
     if ask.support is None:
-        return run.layout.support(ask.mask)
+        return run.layout.compact(ask.mask)
     return ask.support
 
 

@@ -6,7 +6,7 @@ from fedmpi.client.answer import size_of
 from fedmpi.client.stats import Stats
 from fedmpi.core import exact_sum
 from fedmpi.core.parts import Round, Updates
-from fedmpi.core.support import below
+from fedmpi.core.support import below, positions_of
 
 
 def stack(run, replies, support):
@@ -41,9 +41,9 @@ def union(layout, support, replies):
     is_kept = torch.zeros(layout.P, dtype=torch.bool)
     # Keep the server's positions even if no client kept them.
     if support is not None:
-        is_kept[support] = True
+        is_kept[positions_of(support)] = True
     for reply in replies:
-        is_kept[reply.support] = True
+        is_kept[positions_of(reply.support)] = True
     positions = torch.nonzero(is_kept).flatten()
     return positions.int()
 
@@ -55,7 +55,7 @@ def _on_union(replies, support):
     B = torch.zeros(shape, dtype=torch.bool)
     for row, reply in enumerate(replies):
         # Supports are sorted, and each is part of the union.
-        columns = torch.searchsorted(support, reply.support)
+        columns = torch.searchsorted(support, positions_of(reply.support))
         U[row, columns] = reply.values
         B[row, columns] = True
     return U, B
@@ -66,14 +66,15 @@ def _on_all(reply, support):
     if len(reply.sent) == len(support):
         return reply.sent
     whole = torch.zeros(len(support), dtype=torch.bool)
-    whole[torch.searchsorted(support, reply.support)] = reply.sent
+    columns = torch.searchsorted(positions_of(support), positions_of(reply.support))
+    whole[columns] = reply.sent
     return whole
 
 
 def _spread(values, of, support):
     """(K,) on ``support``: ``values`` at the positions ``of``, a part of it, and 0 elsewhere."""
     whole = torch.zeros(len(support))
-    columns = torch.searchsorted(support, of)
+    columns = torch.searchsorted(positions_of(support), positions_of(of))
     whole[columns] = values
     return whole
 
@@ -157,8 +158,8 @@ def exact(rows):
     return whole.view(first.shape)
 
 
-def summed(run, updates, shares, support):
-    """``updates`` with one row for all C clients: their mean by ``shares (C,)``.
+def summed(run, updates, whole, support):
+    """``updates`` with one row for all C clients: their mean, the ``whole`` of shares being there.
 
     The workers have added it up, to the same bits in any order. Other answers keep a row a client.
     """
@@ -168,28 +169,36 @@ def summed(run, updates, shares, support):
         if field.fold == "sum":
             fields[name] = field
             sizes.append(size_of(field, K))
-    sums = run.transport.total(sum(sizes))
-    sums = torch.from_numpy(sums)
-    step, *others = sums.split(sizes)
+    num_values = sum(sizes)
+    means = torch.empty(num_values)
+
+    def take(start, piece):
+        sums = torch.from_numpy(piece)
+        into = means[start: start + len(sums)]
+        num_of_update = min(max(K - start, 0), len(sums))
+        # The update is a mean, the others are sums.
+        into[:num_of_update] = exact_sum.mean(sums[:num_of_update], whole)
+        into[num_of_update:] = exact_sum.mean(sums[num_of_update:], 1.0)
+
+    run.transport.total_pieces(num_values, take)
+    mean, *others = means.split(sizes)
     totals = {}
     for name, total in zip(fields, others):
         totals[name] = _total(total, fields[name])
-    mean = exact_sum.mean(step, float(shares.sum()))
     return updates._replace(
         U=mean[None],
         B=None,
-        support=support,
+        places=support,
         n=updates.n.sum()[None],
         trained=below(support, run.layout.R),
         totals=totals)
 
 
 def _total(total, field):
-    """A summed answer as float32, in the shape of its field."""
-    mean = exact_sum.mean(total, 1.0)
+    """The ``total (n,)`` of an answer in the shape of its field."""
     if field.on == "support":
-        return mean
-    return mean.view(field.on)
+        return total
+    return total.view(field.on)
 
 
 def still(layout, strategy, C, N):
@@ -197,7 +206,7 @@ def still(layout, strategy, C, N):
 
     With them a strategy's merge is tried before clients train.
     """
-    support = layout.dense_positions
+    support = layout.dense_support
     parts, totals = {}, {}
     for name, field in strategy.answers.items():
         if field.on == "any":
@@ -215,7 +224,7 @@ def still(layout, strategy, C, N):
     return Updates(
         U=torch.zeros(C, len(support)),
         B=None,
-        support=support,
+        places=support,
         n=ones,
         trained=below(support, layout.R),
         server_update=torch.zeros(len(support)),

@@ -190,7 +190,7 @@ class Bench(NamedTuple):
         # Copy: a view would keep the whole message alive.
         values = reply.arrays["values"].copy()
         values = torch.from_numpy(values)
-        support = self.run.layout.support(training.mask)
+        support = self.run.layout.compact(training.mask)
         x = scattered(values, support, training.x.clone())
         # All four travel as float64.
         loss, steps, samples, travelled = reply.arrays["trained"].tolist()
@@ -272,7 +272,7 @@ def _training(run, t, number, training):
     """``(job, arrays)`` of a training, number ``number`` of the round."""
     _size(run, training.on, labelled=True)
     code, mask = positions.encode(training.mask.numpy())
-    support = run.layout.support(training.mask)
+    support = run.layout.compact(training.mask)
     values = gathered(training.x, support)
     job = {
         "lab": "train",

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from functools import partial
 
 from fedmpi.core.errors import FedError, Stopped
 from fedmpi.server import client_states, record
@@ -32,7 +33,8 @@ def simulate(run, state, store, first, last, *, save_every=0, keep=2, on_round=l
         for t in range(first, last + 1):
             if name := run.transport.stop_signal():
                 raise Stopped(f"asked to stop by {name}")
-            result = run_round(run._replace(meanwhile=owed), state, t)
+            now = run._replace(meanwhile=owed, may_overwrite=partial(ledger.has_saved, t - 1))
+            result = run_round(now, state, t)
             finish(owed)
             state = result.state
             owed = ledger.settle(result, t)
@@ -83,6 +85,15 @@ class Ledger:
         self.writing_s = time.perf_counter() - begin
         self.on_round(row)
 
+    def has_saved(self, t):
+        """Whether round ``t`` is written and saved, so that nobody needs the state after it."""
+        written_t, _ = self.written
+        if not written_t == self.saved_t == t:
+            return False
+        # A thread may still read the state.
+        self.store.settle()
+        return True
+
     def save_last(self):
         """Save the last written round, unless it is saved."""
         t, state = self.written
@@ -100,6 +111,8 @@ class Ledger:
         self.store.save(saved_state(state), t, self.keep)
         self.saved_t = t
         self.saved_at = now_s
+        # Rank 0 would hold its vectors until the next round is written.
+        self.written = t, None
         files = client_states.files_of(state.get("clients", {}))
         self.files_in_use.append(files)
         # Checkpoints of an earlier session name files, too: wait until those checkpoints are gone.

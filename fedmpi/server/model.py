@@ -2,7 +2,7 @@
 
 import torch
 
-from fedmpi.core.support import gathered, scattered
+from fedmpi.core.support import copied
 
 
 def model_on(x, support, layout):
@@ -10,8 +10,7 @@ def model_on(x, support, layout):
 
     Personal tensors stay as the model's factory made them, on the support or not.
     """
-    values = gathered(x, support)
-    whole = scattered(values, support, torch.zeros_like(x))
+    whole = copied(x, support, torch.zeros_like(x))
     if layout.personal:
         personal = layout.personal_positions
         whole[personal] = x[personal]
@@ -38,6 +37,8 @@ def mask_counted(pruner, layout, state):
 
 def model_tested(run, state):
     """(P,): the model for tests, zero off its mask."""
+    if run.pruner.nominal is None:
+        return model_sent(run, state, run.layout.compact(state["mask"]))
     mask = mask_counted(run.pruner, run.layout, state)
-    support = run.layout.support(mask)
+    support = run.layout.compact(mask)
     return model_on(state["x"], support, run.layout)

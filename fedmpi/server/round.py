@@ -28,7 +28,7 @@ def run_round(run, state, t):
     """``RoundResult``: clients train in round ``t``, estimators score them, the server merges."""
     laps = record.Clock(run.transport)
     mask = state["mask"]
-    support = run.layout.support(mask)
+    support = run.layout.compact(mask)
     lab = round_lab(run, t, mask)
 
     # Models out, answers in.

@@ -5,6 +5,7 @@ from typing import Any, Callable, Iterator, NamedTuple
 
 import torch
 
+from fedmpi.client.own_values import state_fields
 from fedmpi.client.train import OWN, RESIDUAL
 from fedmpi.core.layout import Layout
 from fedmpi.core.parts import (Codec, Devices, Field, Objective, Pruner, Sampler,
@@ -70,6 +71,9 @@ class RunParts(NamedTuple):
     lr: Callable = lambda now: math.nan     # Round -> learning rate of a client's first step
     shelf: Any = None             # files of clients' states, if memory is too small for them
 
+    # Whether vectors of the state before the merge may be overwritten: nobody needs them any more.
+    may_overwrite: Callable = lambda: False
+
     # Work done while clients train: by rank 0, and by workers for the server.
     meanwhile: Iterator = iter(())          # slices of work
     beside: Beside = NOTHING
@@ -90,7 +94,7 @@ class RunParts(NamedTuple):
     @property
     def kept_fields(self):
         """``{name: Field}`` of the values that a client keeps between its rounds."""
-        fields = {**self.strategy.keeps, **self.inner}
+        fields = {**self.strategy.keeps, **self.inner, **state_fields(self.strategy)}
         if self.codec.feedback:
             fields[RESIDUAL] = Field()
         if self.layout.personal:

@@ -33,7 +33,7 @@ def initial_state(run, x):
     gen = stream(run.seed, Purpose.MASK)
     pruner, mask = run.pruner.init(run.layout, x, Round(0, run.rounds), gen)
     if not run.pruner.keeps_pruned_values:
-        x = model_on(x, run.layout.support(mask), run.layout)
+        x = model_on(x, run.layout.compact(mask), run.layout)
     N = len(run.sizes)
     contribution = {label: part.init(run.sizes) for label, part in run.contributions.items()}
     state = {

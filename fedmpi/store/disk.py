@@ -54,6 +54,13 @@ def beginning(path, room):
             yield f
 
 
+@contextlib.contextmanager
+def continuing(path):
+    """The name of the file beside ``path`` that ``beginning`` began, for more content."""
+    with refused_by(path), _or_gone(path) as temporary:
+        yield temporary
+
+
 def finish(path):
     """The file written beside ``path`` replaces it: onto the disk, then renamed."""
     with refused_by(path), _or_gone(path) as temporary:

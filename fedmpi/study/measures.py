@@ -78,6 +78,12 @@ def up_mb(run):
     return _client_mb(run, num_bytes)
 
 
+def up_peak_mb(run):
+    """MB sent by a client in the round with the most of them, in the mean over all clients"""
+    num_bytes = float(run.rounds["up_bytes"].max())
+    return _client_mb(run, num_bytes)
+
+
 def mb(run):
     """MB sent and received by a client, in the mean over all clients"""
     num_bytes = float(_bytes(run)[-1])
@@ -306,6 +312,7 @@ PLAIN = {function.__name__: function for function in (
     own_accuracy_worst,
     learned,
     up_mb,
+    up_peak_mb,
     mb,
     tflop,
     sparsity,

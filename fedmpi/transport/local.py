@@ -4,7 +4,7 @@ import socket
 import time
 
 from fedmpi.core.stop import Stop
-from fedmpi.transport.base import Reply
+from fedmpi.transport.base import Reply, own_room, pieces, whole
 from fedmpi.wire.frame import pack, unpack
 
 
@@ -24,7 +24,7 @@ class Local:
 
     def share(self, meta, arrays):
         self.sent += sum(array.nbytes for array in arrays.values())
-        self.worker.receive(meta | {"local_rank": 0}, arrays)
+        self.worker.receive(meta | {"local_rank": 0, "memory": own_room}, arrays)
 
     def publish(self, meta, arrays):
         buffer = pack(meta, arrays)
@@ -53,8 +53,12 @@ class Local:
             self.received += len(reply)
             yield Reply(index, *unpack(reply), 0, len(request), len(reply))
 
+    def total_pieces(self, count, take):
+        for start, stop in pieces(count):
+            take(start, self.worker.total(start, stop))
+
     def total(self, count):
-        return self.worker.total(count)
+        return whole(self.total_pieces, count)
 
     def stop_signal(self):
         return self.stop.asked

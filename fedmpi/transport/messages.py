@@ -19,6 +19,7 @@ from mpi4py import MPI
 
 from fedmpi.core.errors import WireError
 from fedmpi.transport.wakeup import wake
+from fedmpi.wire import frame
 from fedmpi.wire.frame import unpack
 
 # Looks before a rank sleeps.
@@ -29,8 +30,10 @@ LONGEST_S = 0.005
 RUNG_S = 0.025
 # Bytes a message, below the 2^31 of older MPI libraries.
 CHUNK = 1 << 30
-# Tags: a message's last chunk, a chunk before others, a broadcast.
-LAST, MORE, TREE = 1, 2, 3
+# Tags: a message or a chunk of one, a broadcast, the number of bytes of the chunks that follow.
+PART, TREE, SIZE = 1, 2, 3
+# Bytes of arrays from which on a message is sent, or published, without a copy of its own.
+LARGE = 16 << 20
 # Tags above every signal's number: a first message and its answer, a leaving rank.
 READY, GONE = 1000, 1001
 # The answer asking a rank in; any other answer is its exit code.
@@ -62,37 +65,67 @@ def send(comm, buffer, rank, check=lambda: None, pid=None):
 
     ``pid`` is the rank's process, if it may be dozing on this machine.
     """
-    requests = post(comm, buffer, rank)
+    send_pieces(comm, [buffer], rank, check, pid)
+
+
+def send_pieces(comm, pieces, rank, check=lambda: None, pid=None):
+    """``send`` of one message in ``pieces``, see ``in_pieces``."""
+    requests = post_pieces(comm, pieces, rank)
     wake(pid)
     wait(partial(MPI.Request.Testall, requests), check)
 
 
 def post(comm, buffer, rank):
     """The requests of a ``send`` without waiting; the buffer must stay until they are done."""
+    return post_pieces(comm, [buffer], rank)
+
+
+def post_pieces(comm, pieces, rank):
+    """``post`` of one message in ``pieces``, each uint8 (bytes,)."""
+    chunks = []
+    for piece in pieces:
+        # An empty message has a chunk, too.
+        for start in range(0, max(1, len(piece)), CHUNK):
+            chunks.append(piece[start: start + CHUNK])
     requests = []
-    for start in range(0, len(buffer), CHUNK):
-        stop = start + CHUNK
-        tag = MORE if stop < len(buffer) else LAST
-        requests.append(comm.Isend([buffer[start:stop], MPI.BYTE], rank, tag))
+    if len(chunks) > 1:
+        num_bytes = sum(map(len, pieces))
+        # A request keeps its own buffer alive.
+        requests.append(comm.Isend(np.array([num_bytes]), rank, SIZE))
+    for chunk in chunks:
+        requests.append(comm.Isend([chunk, MPI.BYTE], rank, PART))
     return requests
 
 
-def receive(comm, source=MPI.ANY_SOURCE, check=lambda: None, tag=MPI.ANY_TAG, nap=nap):
-    """``(buffer, source)`` of the next message."""
-    parts = []
+def in_pieces(meta, arrays):
+    """A message as pieces for ``post_pieces``: one buffer, or the arrays themselves if they are large."""
+    if sum(array.nbytes for array in arrays.values()) >= LARGE:
+        return frame.pieces(meta, arrays)
+    return [frame.pack(meta, arrays)]
+
+
+def receive(comm, source=MPI.ANY_SOURCE, check=lambda: None, tag=MPI.ANY_TAG, nap=nap, into=None):
+    """``(buffer, source)`` of the next message.
+
+    The buffer is new memory, or the beginning of ``into``, uint8, which must be long enough.
+    """
     status = MPI.Status()
-    while True:
-        parts.append(_receive_chunk(comm, source, check, tag, nap, status))
-        # The chunks of one message come from one rank.
-        source = status.Get_source()
-        if status.Get_tag() != MORE:
-            break
-    if len(parts) == 1:
-        return parts[0], source
-    return np.concatenate(parts), source
+    chunk = _receive_chunk(comm, source, check, tag, nap, status, into)
+    # The chunks of one message come from one rank.
+    source = status.Get_source()
+    if status.Get_tag() != SIZE:
+        return chunk, source
+    num_bytes = int(chunk.view(np.int64)[0])
+    if into is None:
+        into = np.empty(num_bytes, np.uint8)
+    start = 0
+    while start < num_bytes:
+        chunk = _receive_chunk(comm, source, check, tag, nap, status, into[start:])
+        start += len(chunk)
+    return into[:num_bytes], source
 
 
-def _receive_chunk(comm, source, check, tag, nap, status):
+def _receive_chunk(comm, source, check, tag, nap, status, into):
     message = None
 
     def arrived():
@@ -101,7 +134,10 @@ def _receive_chunk(comm, source, check, tag, nap, status):
         return message is not None
 
     wait(arrived, check, nap)
-    chunk = np.empty(status.Get_count(MPI.BYTE), np.uint8)
+    num_bytes = status.Get_count(MPI.BYTE)
+    if into is None:
+        into = np.empty(num_bytes, np.uint8)
+    chunk = into[:num_bytes]
     message.Recv([chunk, MPI.BYTE])
     return chunk
 
@@ -141,29 +177,60 @@ def _tree(rank, size):
     return parent, children
 
 
-def add_up(comm, total, check=lambda: None):
-    """``(sum, bytes received)`` of everybody's ``total (n,) int64``, along a binomial tree.
+class Adding:
+    """Sums of everybody's pieces of int64, along a binomial tree, one piece after the other."""
 
-    On rank 0 the sum of all, on other ranks of themselves and their descendants. None adds nothing.
-    ``total`` is not changed.
-    """
-    rank = comm.rank
-    step = 1
-    received = 0
-    while step < comm.size:
-        if rank & step:
-            send(comm, total.view(np.uint8), rank - step, check)
-            break
-        if rank + step < comm.size:
-            buffer, _ = receive(comm, rank + step, check)
-            part = buffer.view(np.int64)
-            received += part.nbytes
-            if total is None:
-                total = part
-            else:
-                total = np.add(part, total, out=part)
-        step *= 2
-    return total, received
+    def __init__(self, comm):
+        self.comm = comm
+        # One holds the sum so far, the other the piece that is added to it.
+        self.buffers = [np.empty(0, np.int64)] * 2
+        self.free = 0
+
+    def up(self, total, n, check=lambda: None):
+        """``(sum, bytes received)`` of everybody's ``total (n,) int64``.
+
+        On rank 0 the sum of all, on other ranks of themselves and their descendants. None adds
+        nothing. ``total`` is not changed. The next piece overwrites the sum.
+        """
+        comm, rank = self.comm, self.comm.rank
+        step = 1
+        received = 0
+        while step < comm.size:
+            if rank & step:
+                send(comm, _bytes_of(total), rank - step, check)
+                break
+            if rank + step < comm.size:
+                part = self._received(n, rank + step, check)
+                received += part.nbytes
+                total = self._sum_of(total, part)
+            step *= 2
+        return total, received
+
+    def _received(self, n, source, check):
+        """(n,) or (0,) int64: the piece of the rank ``source``, in the free buffer."""
+        buffer = self.buffers[self.free]
+        if len(buffer) < n:
+            buffer = np.empty(n, np.int64)
+            self.buffers[self.free] = buffer
+        memory = buffer.view(np.uint8)
+        content, _ = receive(self.comm, source, check, into=memory)
+        return content.view(np.int64)
+
+    def _sum_of(self, total, part):
+        """The sum of two pieces, in the memory of ``part``; None and no entries add nothing."""
+        if not len(part):
+            return total
+        self.free = 1 - self.free
+        if total is None:
+            return part
+        return np.add(part, total, out=part)
+
+
+def _bytes_of(total):
+    """A sum as bytes; an empty message if there is none."""
+    if total is None:
+        return np.empty(0, np.uint8)
+    return total.view(np.uint8)
 
 
 def nudge(rank, number=0):
@@ -234,6 +301,12 @@ def nodes(comm):
     node = comm.Split_type(MPI.COMM_TYPE_SHARED, comm.rank)
     color = 0 if node.rank == 0 else MPI.UNDEFINED
     return node, comm.Split(color, comm.rank)
+
+
+def mates(node, comm):
+    """The workers of this node, a communicator: all its ranks but rank 0, which has no use of it."""
+    color = 0 if comm.rank else MPI.UNDEFINED
+    return node.Split(color, node.rank)
 
 
 def crowding(node):

@@ -11,20 +11,21 @@ import socket
 import time
 
 import mpi4py
+import numpy as np
 from mpi4py import MPI
 
 from fedmpi.core import stop as stopping
 from fedmpi.core.errors import LostRank, UserError, WorkerError
-from fedmpi.transport import messages
+from fedmpi.transport import groups, messages
 from fedmpi.transport.active_ranks import active_ranks
-from fedmpi.transport.base import Reply, named
+from fedmpi.transport.base import Reply, named, pieces, whole
 from fedmpi.transport.heartbeat import Heartbeat
 from fedmpi.transport.messages import LONGEST_S, READY, RUNG_S
 from fedmpi.transport.probe import probe
-from fedmpi.transport.sharing import share, sum_of
+from fedmpi.transport.sharing import published, share, sum_of
 from fedmpi.transport.watch import START, Limits
 from fedmpi.transport.wakeup import dozing, wake
-from fedmpi.wire.frame import pack
+from fedmpi.wire.frame import pack, size
 
 # Jobs held by a worker while others wait in the queue.
 AHEAD = 2
@@ -53,7 +54,7 @@ class Mpi:
         self.nodes = self.round = self.gone = None
         # Whether a map was abandoned before all answers came.
         self.unanswered = False
-        # [(buffer, requests)] of jobs that may still be on their way.
+        # [(buffers, requests)] of jobs that may still be on their way.
         self.posted = []
         self.places = {}
         self.hosts = [socket.gethostname()] * self.size
@@ -84,10 +85,13 @@ class Mpi:
         # Collective calls: only the workers need the answers.
         messages.crowding(self.nodes[0])
         messages.server_process(self.comm)
+        messages.mates(self.nodes[0], self.comm)
         for _ in self.workers:
             meta, _, rank = self._receive()
             self.places[rank] = meta["place"]
         self.active_ranks = active_ranks(self.places)
+        # {rank that takes jobs: others that follow it}, see ``divide``.
+        self.followers = {}
         self.nap = self._own_nap()
 
     def _missing_line(self, missing):
@@ -181,11 +185,11 @@ class Mpi:
 
     def _post(self, meta, rank, arrays):
         """As ``_send``, without waiting: the worker may be sending, too, and wait for us."""
-        buffer = pack(meta, arrays)
-        num_bytes = len(buffer)
+        parts = messages.in_pieces(meta, arrays)
+        num_bytes = sum(map(len, parts))
         self.sent += num_bytes
-        requests = messages.post(self.comm, buffer, rank)
-        self.posted.append((buffer, requests))
+        requests = messages.post_pieces(self.comm, parts, rank)
+        self.posted.append((parts, requests))
         wake(self._near(rank))
         return num_bytes
 
@@ -224,31 +228,78 @@ class Mpi:
         self.sent += sum(array.nbytes for array in arrays.values())
         share(self.nodes, table, arrays, self.check)
 
+    def divide(self, size, backend):
+        """Have groups of ``size`` workers train one client each; their leaders take all jobs.
+
+        ``backend`` of torch carries their tensors. Called before the first job. UserError if ranks
+        of a group share a GPU.
+        """
+        ranks_of = groups.grouped(self.places, size)
+        if backend == "nccl":
+            groups.check(ranks_of, self.places)
+        for ranks in ranks_of:
+            for rank in ranks:
+                self._does(rank, "joining its group")
+                self._send({"kind": "group", "ranks": ranks, "backend": backend}, rank)
+        for _ in self.workers:
+            # An error of any of them is raised here.
+            _, _, rank = self._receive()
+            self._does(rank, "waiting")
+        self.active_ranks = groups.leading(ranks_of, self.active_ranks, size)
+        self.followers = {leader: others for leader, *others in ranks_of}
+
     def publish(self, meta, arrays):
+        num_bytes = sum(array.nbytes for array in arrays.values())
+        # A file a message would show beside small ones.
+        if num_bytes >= messages.LARGE:
+            return self._publish_once_a_node(meta, arrays)
         buffer = pack(meta, arrays)
+        num_bytes = len(buffer)
+        self._announce(meta, {"bytes": num_bytes})
+        messages.broadcast(self.comm, buffer, self.check)
+        self.sent += num_bytes
+        return num_bytes
+
+    def _publish_once_a_node(self, meta, arrays):
+        """``publish`` of a large message: a node's ranks share one copy of it."""
+        num_bytes = size(meta, arrays)
+        self._announce(meta, {"bytes": num_bytes, "shared": True})
+
+        def write(content):
+            pack(meta, arrays, content)
+
+        published(self.nodes, num_bytes, write, self.check)
+        self.sent += num_bytes
+        return num_bytes
+
+    def _announce(self, meta, announcement):
+        """Tell every worker that a message comes, and what it is."""
         what = meta.get("kind", "message")
         if "t" in meta:
             self.round = meta["t"]
             what += f" {self.round}"
-        announcement = {"kind": "publish", "what": what, "bytes": len(buffer)}
         self._does(0, f"publishing {what}")
         for rank in self.workers:
             self._does(rank, f"receiving {what}")
-            self._send(announcement, rank)
-        messages.broadcast(self.comm, buffer, self.check)
-        self.sent += len(buffer)
-        return len(buffer)
+            self._send({"kind": "publish", "what": what} | announcement, rank)
 
-    def total(self, count):
+    def total_pieces(self, count, take):
         """Ranks add to their node's leader, leaders to rank 0: a node's network carries one sum."""
         for rank in self.workers:
             self._send({"kind": "total", "count": count}, rank)
         self._does(0, self._in_round("adding updates up"))
-        total = None
-        for comm in self.nodes:
-            total, received = messages.add_up(comm, total, self.check)
-            self.received += received
-        return total
+        adding = [messages.Adding(comm) for comm in self.nodes]
+        for start, stop in pieces(count):
+            total = None
+            for level in adding:
+                total, received = level.up(total, stop - start, self.check)
+                self.received += received
+            if total is None:
+                total = np.zeros(stop - start, np.int64)
+            take(start, total)
+
+    def total(self, count):
+        return whole(self.total_pieces, count)
 
     def map(self, jobs, arrays=None, meanwhile=()):
         jobs = list(jobs)
@@ -270,6 +321,7 @@ class Mpi:
                 meta = {"kind": "run", "job": job}
                 num_bytes = self._post(meta, rank, job_arrays)
                 held[rank].append((index, num_bytes))
+                self._have_followed(rank, job)
 
         def check():
             self.check()
@@ -295,6 +347,12 @@ class Mpi:
             self._spend(meanwhile, lambda: False, self.check)
         finally:
             self.unanswered = any(held.values())
+
+    def _have_followed(self, rank, job):
+        """Tell the other ranks of a group to follow its leader ``rank``, who has this job."""
+        for follower in self.followers.get(rank, ()):
+            self._does(follower, self._named(job))
+            self._post({"kind": "follow"}, follower, {})
 
     def _most_held(self, queue):
         """The jobs a worker may hold. At the end of the queue one each, so that all end at the same time."""

@@ -9,7 +9,7 @@ import numpy as np
 from mpi4py import MPI
 
 from fedmpi.transport import messages
-from fedmpi.transport.messages import LAST
+from fedmpi.transport.messages import PART
 from fedmpi.wire.frame import pack, unpack
 
 # The most workers asked one by one.
@@ -112,8 +112,8 @@ def _trips(comm, rank, num_bytes, times, bare):
         start = time.perf_counter()
         now = time.time()
         if bare:
-            comm.Send([buffer, MPI.BYTE], rank, LAST)
-            comm.Recv([buffer, MPI.BYTE], rank, LAST)
+            comm.Send([buffer, MPI.BYTE], rank, PART)
+            comm.Recv([buffer, MPI.BYTE], rank, PART)
         else:
             messages.send(comm, buffer, rank)
             buffer = messages.receive(comm, rank)[0]
@@ -163,12 +163,12 @@ def _echo(comm, num_bytes, times, bare):
     buffer = np.empty(num_bytes, np.uint8)
     for _ in range(times):
         if bare:
-            comm.Recv([buffer, MPI.BYTE], 0, LAST)
+            comm.Recv([buffer, MPI.BYTE], 0, PART)
         else:
             buffer = messages.receive(comm, 0)[0]
         buffer[-8:].view(np.float64)[0] = time.time()
         if bare:
-            comm.Send([buffer, MPI.BYTE], 0, LAST)
+            comm.Send([buffer, MPI.BYTE], 0, PART)
         else:
             messages.send(comm, buffer, 0)
 

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 import traceback
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +13,12 @@ from mpi4py import MPI
 
 from fedmpi.core import stop as stopping
 from fedmpi.core.errors import FedError, UserError, WireError
-from fedmpi.transport import messages
-from fedmpi.transport.base import named
+from fedmpi.transport import groups, messages
+from fedmpi.transport.base import named, pieces
 from fedmpi.transport.heartbeat import Heartbeat
 from fedmpi.transport.messages import READY
 from fedmpi.transport.probe import be_probed
-from fedmpi.transport.sharing import share
+from fedmpi.transport.sharing import published, room, share
 from fedmpi.transport.watch import SILENCE_S, START
 from fedmpi.transport.wakeup import dozing
 from fedmpi.wire.frame import pack
@@ -34,10 +35,14 @@ class Links(NamedTuple):
     comm: MPI.Comm
     # The communicators of ``messages.nodes``.
     nodes: tuple
+    # The workers of this node.
+    mates: MPI.Comm
     # Rank 0's process if it runs on this machine, else None.
     pid: int | None
     # How this rank waits for a message, see ``messages.wait``.
     nap: object
+    # Its group, if several ranks train one client: a ``groups.Circle``.
+    circle: object = None
 
 
 def serve(version, make_worker, silence_s=SILENCE_S, see=lambda local: {}):
@@ -108,11 +113,12 @@ def _links(comm):
     node, _ = nodes
     ranks_a_core = messages.crowding(node)
     pid = messages.server_process(comm)
+    mates = messages.mates(node, comm)
     # Ranks sharing a core look less often, so that the others get more of it.
     longest_s = messages.LONGEST_S * max(1.0, ranks_a_core)
     is_woken = pid is not None
     nap = dozing(longest_s, is_woken)
-    return Links(comm, nodes, pid, nap)
+    return Links(comm, nodes, mates, pid, nap)
 
 
 def _send_place(links, see):
@@ -133,6 +139,7 @@ def _answer_all(links, worker, work, heartbeat, nudges):
             buffer, _ = messages.receive(comm, 0, nap=links.nap)
             meta, arrays = messages.opened(buffer, "a job or a call from rank 0 is")
         if meta["kind"] == "stop":
+            groups.left(links.circle)
             _leave(comm, heartbeat, nudges)
             return meta["code"]
         work["at"] = _name_of(meta)
@@ -140,7 +147,9 @@ def _answer_all(links, worker, work, heartbeat, nudges):
             work["host"] = meta["host"]
             work["goes_on"] = meta["meta"].get("goes_on", "")
         try:
-            _answer(links, worker, meta, arrays)
+            if meta["kind"] == "group":
+                links = _joined(links, worker, meta)
+            _answer(links, worker, meta, arrays, buffer)
         except Exception as error:
             messages.send(comm, _failure(error), 0, pid=links.pid)
 
@@ -161,8 +170,15 @@ def _leave(comm, heartbeat, nudges):
     MPI.Request.Waitall(nudges)
 
 
-def _answer(links, worker, meta, arrays):
-    """Do the work asked by a message."""
+def _joined(links, worker, meta):
+    """The ``Links`` with this rank's group."""
+    circle = groups.joined(links.comm, meta["ranks"], meta["backend"])
+    worker.join(circle.group)
+    return links._replace(circle=circle)
+
+
+def _answer(links, worker, meta, arrays, buffer):
+    """Do the work asked by a message, which came packed in ``buffer``."""
     kind = meta["kind"]
     if kind == "publish":
         _receive_published(links, worker, meta)
@@ -172,18 +188,36 @@ def _answer(links, worker, meta, arrays):
         be_probed(links.comm.Dup())
     elif kind == "total":
         _add_up(links, worker, meta)
+    elif kind == "group":
+        messages.send(links.comm, pack({"kind": "joined"}, {}), 0, pid=links.pid)
+    elif kind == "follow":
+        _follow(links, worker)
     elif kind == "run":
         # Rank 0's nudge: waiting jobs are dropped.
         is_dropped = MPI.COMM_WORLD.Iprobe(0)
+        if links.circle is not None:
+            is_theirs = not is_dropped and worker.divides(meta["job"])
+            groups.hand_on(links.circle, buffer if is_theirs else groups.NOTHING)
         if not is_dropped:
-            answer = pack(*worker.run(meta["job"], arrays))
-            messages.send(links.comm, answer, 0, pid=links.pid)
+            answer = messages.in_pieces(*worker.run(meta["job"], arrays))
+            messages.send_pieces(links.comm, answer, 0, pid=links.pid)
+
+
+def _follow(links, worker):
+    """Work at the job of this rank's leader; the leader alone answers."""
+    buffer = groups.handed(links.circle)
+    if buffer is not None:
+        meta, arrays = messages.opened(buffer, "a job from the leader of this rank's group is")
+        worker.assist(meta["job"], arrays)
 
 
 def _receive_published(links, worker, meta):
     with _or_abort():
-        buffer = np.empty(meta["bytes"], np.uint8)
-        messages.broadcast(links.comm, buffer)
+        if "shared" in meta:
+            buffer = published(links.nodes, meta["bytes"])
+        else:
+            buffer = np.empty(meta["bytes"], np.uint8)
+            messages.broadcast(links.comm, buffer)
     subject = f"the message {meta['what']} from rank 0 is"
     message, arrays = messages.opened(buffer, subject)
     worker.receive(message, arrays)
@@ -194,16 +228,21 @@ def _receive_shared(links, worker, meta):
         arrays = share(links.nodes, meta["table"])
     node, _ = links.nodes
     _, local = messages.among(node, links.comm)
-    message = meta["meta"] | {"local_rank": local}
+    memory = partial(room, links.mates)
+    message = meta["meta"] | {"local_rank": local, "memory": memory}
     worker.receive(message, arrays)
 
 
 def _add_up(links, worker, meta):
     node, leaders = links.nodes
+    levels = [messages.Adding(node)]
+    if node.rank == 0:
+        levels.append(messages.Adding(leaders))
     with _or_abort():
-        total, _ = messages.add_up(node, worker.total(meta["count"]))
-        if node.rank == 0:
-            messages.add_up(leaders, total)
+        for start, stop in pieces(meta["count"]):
+            total = worker.total(start, stop)
+            for level in levels:
+                total, _ = level.up(total, stop - start)
 
 
 @contextlib.contextmanager

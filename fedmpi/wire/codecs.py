@@ -1,5 +1,7 @@
 """A codec for the messages of one run: for its layout, and with the chance of one message."""
 
+from functools import partial
+
 import torch
 
 from fedmpi.core.parts import Coding
@@ -43,7 +45,15 @@ def fitted(codec, num_dense, num_averages=0):
         encode=encode,
         decode=decode,
         bound=bound,
-        sent=None if codec.sent is None else sent)
+        sent=None if codec.sent is None else sent,
+        refit=partial(fitted, codec))
+
+
+def refitted(codec, num_dense, num_averages=0):
+    """A fitted ``codec`` for other vectors, that end in ``num_dense`` values without pruning."""
+    if codec.refit is None:
+        return codec
+    return codec.refit(num_dense, num_averages)
 
 
 def drawing(codec, seed, t, client=-1, message=0):

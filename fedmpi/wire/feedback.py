@@ -10,11 +10,14 @@ a pruned weight, its part of the residual is forgotten.
 
 import torch
 
+from fedmpi.core.support import gathered, same, scattered
 
-def feeding_back(codec, values, residual=None):
+
+def feeding_back(codec, values, residual=None, chosen=None):
     """``(arrays, residual (K,))`` of an update ``values (K,)``.
 
-    ``residual (K,)`` holds the losses of earlier updates.
+    ``residual (K,)`` holds the losses of earlier updates. With ``chosen (K,) bool`` only these
+    values travel, and the residual of all others stays as it is.
     """
     total = values
     if residual is not None:
@@ -22,6 +25,9 @@ def feeding_back(codec, values, residual=None):
     arrays = codec.encode(total)
     sent = codec.decode(arrays, len(total))
     lost = total - sent
+    if chosen is not None:
+        before = torch.zeros_like(lost) if residual is None else residual
+        lost = torch.where(chosen, lost, before)
     return arrays, lost
 
 
@@ -30,9 +36,7 @@ def carried(residual, before, after, P):
 
     0 at new positions. Both supports index a vector of length P.
     """
-    # The identity spares a comparison of all positions.
-    if before is after or torch.equal(before, after):
+    if same(before, after):
         return residual
-    whole = torch.zeros(P)
-    whole[before] = residual
-    return whole.index_select(0, after)
+    whole = scattered(residual, before, torch.zeros(P))
+    return gathered(whole, after)

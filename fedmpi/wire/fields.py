@@ -8,7 +8,7 @@ is a vector (P,) at both ends, and travels as its values (K,) on the support.
 import torch
 
 from fedmpi.core.errors import WireError
-from fedmpi.core.support import gathered
+from fedmpi.core.support import below, gathered
 
 
 def encoded(fields, tensors, prefix, codec, support):
@@ -63,10 +63,7 @@ def values_of(name, field, tensor, support):
 
 def _is_short(tensor, support):
     """Whether the last position of the sorted support lies behind the tensor's end."""
-    if not len(support):
-        return False
-    last = int(support[-1])
-    return len(tensor) <= last
+    return below(support, len(tensor)) < len(support)
 
 
 def zeros(name, field, K):

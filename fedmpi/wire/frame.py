@@ -33,10 +33,10 @@ def _padded(size):
     return -(-size // PAD) * PAD
 
 
-def pack(meta, arrays):
+def pack(meta, arrays, into=None):
     """uint8 (bytes,): the message of ``meta``, JSON, and ``arrays``, a dict of numpy arrays.
 
-    Both are only read.
+    Both are only read. The message is written to ``into``, if that is given: it has its ``size``.
     """
     contiguous = {}
     for name, array in arrays.items():
@@ -45,7 +45,9 @@ def pack(meta, arrays):
     header_bytes = len(header)
     start = FIXED + header_bytes
     num_bytes = start + _content_bytes(contiguous)
-    buffer = np.empty(num_bytes, np.uint8)
+    buffer = into
+    if buffer is None:
+        buffer = np.empty(num_bytes, np.uint8)
     # The checksum counts its own bytes as zeros.
     FIRST.pack_into(buffer, 0, MAGIC, header_bytes, 0)
     buffer[FIXED:start] = np.frombuffer(header, np.uint8)
@@ -54,6 +56,31 @@ def pack(meta, arrays):
     total = checksum(buffer)
     FIRST.pack_into(buffer, 0, MAGIC, header_bytes, total)
     return buffer
+
+
+def pieces(meta, arrays):
+    """[uint8 (bytes,)]: the message of ``pack`` in pieces, most of them the arrays' own memory.
+
+    No copy of a large message need be made to send it.
+    """
+    contiguous = {}
+    for name, array in arrays.items():
+        contiguous[name] = np.asarray(array, order="C")
+    header = _header(meta, contiguous)
+    first = np.zeros(FIXED + len(header), np.uint8)
+    first[FIXED:] = np.frombuffer(header, np.uint8)
+    FIRST.pack_into(first, 0, MAGIC, len(header), 0)
+    parts = [first]
+    for array in contiguous.values():
+        if array.nbytes:
+            parts.append(array.reshape(-1).view(np.uint8))
+        num_padding = _padded(array.nbytes) - array.nbytes
+        if num_padding:
+            parts.append(np.zeros(num_padding, np.uint8))
+    # Each array begins at a whole word, and what pads the last word of one is 0.
+    total = sum(map(checksum, parts)) % MODULUS
+    FIRST.pack_into(first, 0, MAGIC, len(header), total)
+    return parts
 
 
 def _write(buffer, start, array):

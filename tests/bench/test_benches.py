@@ -99,6 +99,42 @@ launch.on_ranks(ranks, Idle, print)
     assert done.returncode == 0 and "worked: [1, 2]" in done.stdout and "worked: [1]" in done.stdout, done.stdout
 
 
+def test_large_rounds_have_phases_and_limits(fedmpi):
+    output = fedmpi(2, "bench", "large", "--weights", 100_000, "--repeats", 1, "--strategy", "diloco",
+                    "--worker-limit", 0, code=1)
+    for words in ("  model out", "  step", "  answer", "  sum and merge", "  checkpoint", "memory of rank 1"):
+        assert words in output
+    assert ratio(output) > 0
+
+
+def test_large_rounds_need_workers_of_their_own(fedmpi):
+    assert "mpirun -n 3" in fedmpi(1, "bench", "large", code=2)
+
+
+def test_a_model_with_a_given_gradient_has_about_the_weights_asked_for():
+    from fedmpi.bench.given import Given, sizes
+    for weights in (1e4, 1e5, 1e6, 8e6):
+        model = Given(4, *sizes(weights))
+        count = sum(parameter.numel() for parameter in model.parameters())
+        assert count == pytest.approx(weights, rel=0.1)
+    with pytest.raises(ValueError, match="at least 10000"):
+        sizes(100)
+
+
+def test_a_given_gradient_differs_by_samples_and_rows():
+    import torch
+
+    from fedmpi.bench.given import Given
+    model = Given(4, 1, 16, 16, 10)
+    gradients = []
+    for value in (0.0, 1.0):
+        logits = model(torch.full((3, 5), value))
+        assert logits.shape == (3, 4)
+        gradients.append(torch.autograd.grad(logits.sum(), model.table.weight)[0])
+    first, second = gradients
+    assert not torch.equal(first, second) and not torch.equal(first[0], first[1])
+
+
 def test_rounds_of_a_language_model(fedmpi):
     sizes = ("--model", "gpt:depth=1,width=16,heads=2", "--vocab", 64, "--context", 16, "--batch-size", 4,
              "--local-steps", 2, "--clients", 2, "--precision", "float32", "--device", "cpu")

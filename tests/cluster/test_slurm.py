@@ -359,6 +359,7 @@ def test_what_a_script_does_when_its_run_ends(bare, code, arguments, expected):
     (("--memory", "lots"), "--memory must be a size"),
     (("--memory", "1G"), "33 ranks there need about 25G"),
     (("--nodes", 2, "--ranks", 1), "as many ranks at least"),
+    (("--ranks-per-client", 2, "--ranks", 4), "groups of 2 workers are needed, got 4 ranks"),
     (("--device", "cuda"), "needs --gpus"),
     (("--device", "cpu", "--gpus", 1), "would lie idle"),
     (("--venv", "a", "--container", "b"), "take one of --venv and --container"),
@@ -504,6 +505,12 @@ def test_a_plan_counts_those_that_are_asked_beside_the_cohort(fedmpi):
     assert "33 ranks" in fedmpi(1, "sbatch", *asked, "sync:over=9")
     assert "5 ranks" in fedmpi(1, "sbatch", *asked[:2], "--timing", "fedbuff:concurrency=4")
     assert "#!/bin/bash" in fedmpi(1, "sbatch", "--timing", "sync:over=0,deadline=0")      # as train has it
+
+
+def test_a_plan_counts_all_ranks_of_a_client(fedmpi):
+    output = fedmpi(1, "sbatch", "--clients", 8, "--cohort", 4, "--ranks-per-client", 3)
+    assert "13 ranks on 1 node; 4 groups of 3 workers for 4 clients a round, 1 each at most" in output
+    assert "#SBATCH --ntasks=13" in output and "--ranks-per-client 3" in output
 
 
 def test_the_plan_estimates_what_the_run_will():

@@ -311,3 +311,29 @@ def test_a_schedule_over_steps_is_torchs():
     descend(task)
     for have, want in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
         assert torch.equal(have, want)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd:momentum=0.9", "adamw"])
+def test_a_training_in_the_vectors_of_the_last_one_has_the_same_bits(optimiser):
+    rule = make(catalog.OPTIMISERS, optimiser)
+    alone = task_of(conv_net(), mask=half)._replace(optimiser=rule)
+    descend(alone)
+    spare = {}
+    addresses = []
+    for seed in (5, 2):
+        task = task_of(conv_net(), mask=half, seed=seed)._replace(optimiser=rule, spare=spare)
+        descend(task)
+        addresses.append({name: vector.data_ptr() for name, vector in spare.items()})
+    assert torch.equal(task.x, alone.x)
+    assert addresses[0] == addresses[1] and addresses[0]
+
+
+def test_a_state_that_its_client_keeps_has_memory_of_its_own():
+    from fedmpi.core.parts import Descent
+    spare = {}
+    rule = make(catalog.OPTIMISERS, "adamw")
+    states = [descend(task_of(conv_net())._replace(optimiser=rule, spare=spare), Descent(resumes=True)).state
+              for _ in range(2)]
+    assert spare == {} and all(torch.equal(*pair) for pair in zip(*(state.values() for state in states)))
+    first, second = states
+    assert first["mean"].data_ptr() != second["mean"].data_ptr()

@@ -1,6 +1,7 @@
 """Language models: known answers of the task and of the networks, and a federated GPT from end to end."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -261,27 +262,35 @@ def test_a_sparse_federated_gpt_has_the_same_bits_on_one_and_three_ranks(fedmpi,
     assert not list(verify(*files))
 
 
-def test_the_commands_of_the_page_make_a_federated_gpt(fedmpi, tmp_path, monkeypatch):
+def test_the_page_leads_from_a_text_to_a_text(fedmpi, tmp_path, monkeypatch):
     """Smaller than on the page, in its order."""
     import shlex
 
     from fedmpi.commands import help as pages
     from fedmpi.commands.markdown import blocks
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "book.txt").write_text("It was the best of times, it was the worst of times.\n" * 60)
-    code = [line for kind, lines in blocks(pages.page("large-models")) if kind == "code" for line in lines]
-    commands = " ".join(line.strip() for line in code).replace("\\ ", "").split("fedmpi ")[1:]
-    assert len(commands) == 2
-    for number, command in enumerate(commands):
-        fedmpi(1, *shlex.split(command), "--model", "gpt:depth=1,width=16,heads=2", "--rounds", 2, "--clients", 2,
-               "--local-steps", 2, "--out", f"{number}.h5")
-    run = read_run("1.h5")
-    assert run.rounds["sparsity"][-1] == pytest.approx(0.9, abs=0.001)
+    (tmp_path / "book.txt").write_text("ROMEO: It was the best of times, it was the worst of times.\n" * 60)
+    page = pages.page("large-models")
+    [(name, options)] = re.findall(r"Save this as `(.*?)`.*?```toml\n(.*?)```", page, re.S)
+    (tmp_path / name).write_text(options)
+    code = [lines for kind, lines in blocks(page) if kind == "code" and lines[0].startswith("    ")]
+    commands = [shlex.split(line) for lines in code for line in lines][:5]
+    assert [words[words.index("fedmpi") + 1] for words in commands] == ["train", "train", "show", "report", "sample"]
+    small = ("--model", "gpt:depth=1,width=16,heads=2", "--rounds", 10, "--local-steps", 4, "--accumulate", 1)
+    outputs = []
+    for words in commands:
+        arguments = words[words.index("fedmpi") + 1:]
+        outputs.append(fedmpi(1, *arguments, *(small if arguments[0] == "train" else ())))
+    run = read_run("gpt.h5")
+    assert run.rounds["sparsity"][-1] == pytest.approx(0.8, abs=0.002)
     # Zeros by all parameters: the table and the head are dense.
     zeros = run.attrs["prunable"] - run.rounds["kept"][-1]
     of_all = zeros / run.attrs["weights"]
-    assert run.rounds["sparsity_all"][-1] == pytest.approx(of_all) and of_all < 0.85
-    assert f"; {of_all:.4f} of all parameters" in fedmpi(1, "show", "1.h5").replace("\n", " ")
+    assert run.rounds["sparsity_all"][-1] == pytest.approx(of_all) and of_all < 0.75
+    assert f"; {of_all:.4f} of all parameters" in outputs[2].replace("\n", " ")
+    assert np.diff(run.rounds["nats"][[4, 9]]) < 0
+    assert "ROMEO:" in outputs[-1] and len(outputs[-1]) > 306
+    assert (tmp_path / "gpt.html").stat().st_size > 10000
 
 
 def test_coalitions_of_a_large_vocabulary_are_judged_in_chunks():

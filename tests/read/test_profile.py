@@ -23,6 +23,13 @@ def test_a_profile_adds_up_and_counts_nothing_twice():
     assert found["not_recorded"] == []
 
 
+def test_all_ranks_of_a_client_are_busy_with_it():
+    run = profiled()
+    options = {**run.attrs.get("options", {}), "ranks_per_client": 2}
+    divided = run._replace(attrs={**run.attrs, "options": options})
+    assert report.profile(divided)["busy"] == 2 * report.profile(run)["busy"]
+
+
 def test_a_profile_in_words():
     text = report.profile_text(profiled())
     assert "3 rounds, 10 s, 3.33 s a round" in text and "busy with them for 75 % of train" in text

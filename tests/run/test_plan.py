@@ -9,6 +9,7 @@ import torch
 
 from fedmpi.run import plan
 from fedmpi.build.options import DEFAULTS
+from fedmpi.core.errors import UserError
 from fedmpi.store import read_run
 
 OPTIONS = {"dataset": "synthetic:samples=500", "model": "logistic", "clients": 6, "local_epochs": 1, "rounds": 2}
@@ -107,3 +108,65 @@ def test_a_server_without_a_model_to_evaluate_has_a_time_all_the_same():
     options = DEFAULTS | OPTIONS | {"strategy": "fedpcl", "model": "2nn:hidden=4", "partition": "iid"}
     found = plan.played(options, print)[-1]
     assert math.isfinite(found.round_s) and found.round_s > 0
+
+
+def test_a_model_that_will_not_fit_is_refused_before_any_round(monkeypatch):
+    from fedmpi.transport import place
+    options = DEFAULTS | OPTIONS | {"model": "fedmpi.bench.given:given:weights=5e6", "pruner": "dense",
+                                    "strategy": "fedavg", "contribution": "size"}
+    monkeypatch.setattr(place, "memory_bytes", lambda: 50_000_000)
+    with pytest.raises(UserError, match=r"0.1 GB of memory left, its 3 ranks need .*2 workers .* rank 0 .* shared "
+                                        ".*fewer ranks") as refused:
+        plan.played(options, print, 3)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_small_model_is_warned_of_only(monkeypatch):
+    from fedmpi.transport import place
+    monkeypatch.setattr(place, "memory_bytes", lambda: 1000)
+    lines = []
+    plan.played(DEFAULTS | OPTIONS, lines.append)
+    assert "may need" in lines[0] and len(lines) == 1
+
+
+def vectors_of(**options):
+    from fedmpi.build.needs import vectors_of
+    from fedmpi.laws.engine import small
+    return vectors_of(small(**options))
+
+
+def test_vectors_are_counted_by_purpose():
+    from fedmpi.build.vectors import Run, held
+    run = Run(P=1 << 23, kept_frac=1.0, moments=2, kept=0, inner=0, memories=0, server=1, sent=0, answers=0,
+              sums=True, in_pieces=True, singles=False, cohort=2)
+    assert held(run) == ({"model": 4, "gradient": 4, "optimiser": 8},
+                         {"model": 12, "strategy": 12}, {"messages": 8.0, "sums": 8.0})
+    single = held(run._replace(sums=False, singles=True, server=0))
+    assert single.node == {"messages": 8.0} and single.server["updates"] == 4 * 5
+    sparse = held(run._replace(kept_frac=0.25))
+    assert sparse.worker["masks"] == 7 and sparse.node == {"messages": 2.0, "received model": 4, "sums": 2.0}
+    small = held(run._replace(P=1000))
+    assert small.node == {} and sum(small.worker.values()) == 32
+    resumed = held(run._replace(inner=2, memories=4))
+    assert resumed.worker == held(run).worker and resumed.server["clients' states"] == 4 * (4 + 8)
+    scaffold = held(run._replace(kept=1, memories=2, sent=1, answers=1, in_pieces=False))
+    assert scaffold.worker["clients' states"] == 12 and scaffold.worker["strategy"] == 4 * (2 + 2)
+    assert scaffold.server["updates"] == 24
+
+
+@pytest.mark.parametrize("options, server, moments", [
+    ({"strategy": "fedavg", "optimiser": "sgd"}, 0, 0), ({"strategy": "fedavg", "optimiser": "adamw"}, 0, 2),
+    ({"strategy": "diloco"}, 1, 1), ({"strategy": "fedadam", "optimiser": "adamw"}, 2, 2)])
+def test_vectors_of_strategies_and_optimisers_are_counted(options, server, moments):
+    held = vectors_of(**{"optimiser": "sgd:momentum=0.9"} | options)
+    assert held.server.get("strategy", 0) == 12 * server and held.worker.get("optimiser", 0) == 4 * moments
+
+
+def test_every_strategys_vectors_can_be_counted_without_memory():
+    from fedmpi import catalog
+    from fedmpi.build.needs import _server_vectors
+    from fedmpi.laws.engine import small
+    run = small().run
+    for name in catalog.STRATEGIES:
+        from fedmpi.plugins.spec import make
+        assert _server_vectors(run._replace(strategy=make(catalog.STRATEGIES, name))) >= 0

@@ -52,6 +52,9 @@ METHODS = {
     "diloco": ("--strategy", "diloco", "--optimiser", "adamw:beta2=0.95", "--local-epochs", 0, "--local-steps", 5,
                "--schedule", "cosine:warmup=3,over=run", "--codec", "topk:share=0.05,chunk=64,bits=3", "--pruner",
                "set:every=2,sparsity=0.5", "--cohort", 6, "--lr", 0.01),
+    "streaming": ("--strategy", "diloco:fragments=3,delay=1,mixing=0.2,momentum=0.5", "--optimiser", "adamw",
+                  "--local-epochs", 0, "--local-steps", 4, "--codec", "topk:share=0.1,chunk=64", "--pruner",
+                  "static:sparsity=0.5", "--lr", 0.01),
     "senders": ("--strategy", "diloco:outer=heavy,server_lr=0.3,inner=reset", "--optimiser", "adamw", "--codec",
                 "topk:share=0.1,chunk=100,average=senders", "--pruner", "feddst:every=2", "--lr", 0.01),
     "fednova": ("--strategy", "fednova", "--partition", "quantity", "--contribution", "loo", "--clip-norm", 1.0),
@@ -112,7 +115,7 @@ def alone(tmp_path_factory, fedmpi):
 
 WHOLE = [(2, "thesis"), (3, "feddst"), (3, "prunefl"), (3, "norms"), (3, "fltrust"), (3, "feddu"), (3, "fedbuff"),
          (3, "flying"), (3, "signs"), (3, "owed"), (4, "thesis"), (4, "text"), (4, "judged"), (4, "late"), (4, "teams"),
-         (3, "diloco"), (3, "senders"), (5, "diloco"),
+         (3, "diloco"), (3, "senders"), (5, "diloco"), (3, "streaming"),
          (3, "scaffold"), (3, "feddyn"), (3, "fedper"), (3, "fednova"), (3, "fedpcl"), (3, "fedgkt"), (3, "kinds"),
          (5, "fedgkt"), (5, "scaffold"), (5, "feddyn"),
          (5, "fedper"), (4, "smaller")]
@@ -121,6 +124,7 @@ PARTS = [("thesis", 2, 1, 1), ("thesis", 3, 3, 1), ("thesis", 1, 1, 2), ("feddst
          ("fedbuff", 3, 1, 1), ("late", 2, 1, 1), ("teams", 2, 1, 3), ("flying", 3, 1, 1), ("signs", 3, 1, 3),
          ("owed", 3, 1, 1), ("scaffold", 2, 3, 1), ("feddyn", 3, 1, 3), ("fedper", 2, 1, 1), ("fedpcl", 3, 3, 1),
          ("fedgkt", 2, 3, 1), ("kinds", 3, 1, 3), ("diloco", 2, 3, 1), ("diloco", 3, 1, 3), ("senders", 2, 1, 3),
+         ("streaming", 2, 1, 3), ("streaming", 1, 3, 1),
          ("smaller", 2, 1, 1)]
 
 

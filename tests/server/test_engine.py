@@ -4,10 +4,10 @@ import contracts
 import pytest
 from engine import assembled
 
-from fedmpi.client.received import digest
 from fedmpi.server import answers, exchange, loop
 from fedmpi.client.stats import Stats
 from fedmpi.core.errors import WireError
+from fedmpi.core.support import digest
 
 def message(run, state, t=1):
     known = exchange.common_mask(run, state, t, contracts.sampled(run, state, t))

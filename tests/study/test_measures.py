@@ -38,6 +38,8 @@ def test_megabytes_and_rounds_to_an_accuracy_are_a_clients():
     assert measures.measure(run, "mb_to:0.6") == pytest.approx(3 * 30 / 2)
     assert math.isnan(measures.measure(run, "mb_to:0.8"))
     assert measures.up_mb(run) == 20 and measures.mb(run) == 60
+    run.rounds["up_bytes"][2] *= 3
+    assert measures.up_peak_mb(run) == 15 and measures.up_mb(run) == 30
 
 
 def test_weights_against_noise():

@@ -10,11 +10,13 @@ import numpy as np
 from mpi4py import MPI
 
 from fedmpi.core.errors import WorkerError
-from fedmpi.transport import messages
+from fedmpi.transport import base, messages
 from fedmpi.transport.mpi import Mpi
 from fedmpi.transport.serve import serve
 
+messages.LARGE = 20_000
 messages.CHUNK = 1000                          # a message of many chunks, without 2 GiB of it
+base.PIECE = 300                               # a sum of several pieces
 
 
 class Echo:
@@ -22,12 +24,19 @@ class Echo:
 
     def receive(self, meta, arrays):
         if meta["kind"] == "data":
-            self.arrays, self.local_rank = arrays, meta["local_rank"]
+            self.arrays, self.local_rank, self.memory = arrays, meta["local_rank"], meta["memory"]
+        elif meta["kind"] == "rooms":
+            # Every worker of the node adds up in the same memory.
+            self.room = self.memory(16)
+            with self.room.lock(1):
+                self.room.content.view(np.int64)[1] += 1 << MPI.COMM_WORLD.rank
         else:
             self.published = arrays["values"].copy()
 
     def run(self, job, arrays):
         messages.CHUNK = job.get("chunk", messages.CHUNK)
+        if "rooms" in job:
+            return job, {"sums": self.room.content.view(np.int64), "first": np.array([self.room.is_first])}
         assert arrays.keys() == ({"own"} if job.get("given") else set())
         if job["client"] == job.get("broken"):
             raise ValueError("client task failed on purpose")
@@ -35,9 +44,11 @@ class Echo:
         return {"client": job["client"]}, {"total": np.array([total]), "big": np.full(job["client"] * 100, 7.0),
                                            "local_rank": np.array([self.local_rank])}
 
-    def total(self, count):
-        """The powers of 2 by rank, which no other sum of ranks gives."""
-        return np.arange(count) + (1 << MPI.COMM_WORLD.rank)
+    def total(self, start, stop):
+        """The powers of 2 by rank, which no other sum of ranks gives; rank 2 adds nothing behind entry 600."""
+        if start >= 600 and MPI.COMM_WORLD.rank == 2:
+            return None
+        return np.arange(start, stop) + (1 << MPI.COMM_WORLD.rank)
 
 
 def crossing(transport):
@@ -50,6 +61,29 @@ def crossing(transport):
     messages.CHUNK = 1 << 16
     list(transport.map([{"client": n, "given": True, "chunk": 1000} for n in range(len(large))], large))
     messages.CHUNK = 1000
+
+
+def shared_once_a_node(transport, data):
+    """A large message, and memory that workers write to."""
+    for t in range(2):
+        values = np.arange(4000.0) + t
+        assert transport.publish({"kind": "round"}, {"values": values}) > values.nbytes
+        for reply in transport.map([{"client": n} for n in range(6)]):
+            assert reply.arrays["total"][0] == values.sum() + data.sum()
+    transport.publish({"kind": "rooms"}, {})
+    # Every worker is behind the message when it adds here.
+    transport.total(1)
+    sums = set()
+    for reply in transport.map([{"client": n, "rooms": True} for n in range(8 * transport.size)]):
+        ranks = int(reply.arrays["sums"][1])
+        sums.add(ranks)
+        # A bit a rank of the node, the lowest that of its first.
+        assert ranks & (1 << reply.rank)
+        assert reply.arrays["first"][0] == (ranks & -ranks == 1 << reply.rank)
+    # Nodes have different ranks.
+    assert sum(sums) <= (1 << transport.size) - 2
+    if transport.nodes[0].size == transport.size:
+        assert sums == {(1 << transport.size) - 2}
 
 
 def main():
@@ -73,13 +107,19 @@ def main():
             assert reply.reply_bytes > reply.index * 800 and reply.job_bytes > 0
         assert {reply.rank for reply in replies} == set(range(1, transport.size)) or transport.size > 10
     assert not [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("fedmpi-")], "shared file left"
+    shared_once_a_node(transport, data)
     crossing(transport)
     received = transport.received
-    expected = np.arange(700) * (transport.size - 1) + (1 << transport.size) - 2
-    assert (transport.total(700) == expected).all()
+    expected = np.arange(900) * (transport.size - 1) + (1 << transport.size) - 2
+    assert (transport.total(600) == expected[:600]).all()
     node, leaders = transport.nodes
     levels = (node.size - 1).bit_length() + (leaders.size - 1).bit_length()
-    assert transport.received - received == 8 * 700 * levels      # what rank 0 took in: a sum a level of both trees
+    assert transport.received - received == 8 * 600 * levels      # what rank 0 took in: a sum a level of both trees
+    if transport.size > 2:
+        expected[600:] -= np.arange(600, 900) + 4
+    starts = []
+    transport.total_pieces(900, lambda start, piece: starts.append((start, (piece == expected[start:][:300]).all())))
+    assert starts == [(0, True), (300, True), (600, True)]
     assert transport.sent > 0 and transport.received > sum(reply.reply_bytes for reply in replies)
     try:
         list(transport.map([{"client": n, "broken": 3} for n in range(5)]))

@@ -19,6 +19,7 @@ from fedmpi.core.mask import budgets, random_mask
 from fedmpi.laws import wire as wire_laws
 from fedmpi.methods.models.cifar10net import cifar10net
 from fedmpi.methods.models.mnistnet import mnistnet
+from fedmpi.wire import frame
 from fedmpi.wire.feedback import carried, feeding_back
 from fedmpi.wire.frame import MAGIC, checksum, pack, unpack
 from fedmpi.wire.positions import decode, encode, mask_of
@@ -481,3 +482,16 @@ def test_the_bench_tells_bytes_speed_and_libraries(fedmpi):
     bytes_of = {line[:34].strip(): line[34:].split()[1] for line in output.splitlines() if line.startswith("random")}
     assert len(bytes_of) == 8 and all(1 <= float(ratio) < 1.04 for ratio in bytes_of.values())
     assert all(name in output for name in ("zlib Huffman only", "zstandard 1", "int8:entropy=true", "scatter", "dense"))
+
+
+def test_a_message_in_pieces_is_the_message_packed():
+    arrays = {"odd": np.arange(5, dtype=np.float32), "none": np.empty((0, 3)), "bits": np.array([1, 2, 255], np.uint8),
+              "turned": np.arange(12.0).reshape(3, 4).T}
+    parts = frame.pieces({"a": 1}, arrays)
+    whole = np.concatenate(parts)
+    assert whole.tobytes() == frame.pack({"a": 1}, arrays).tobytes()
+    assert len(whole) == frame.size({"a": 1}, arrays)
+    into = np.full(len(whole), 7, np.uint8)
+    assert frame.pack({"a": 1}, arrays, into) is into and (into == whole).all()
+    # Its own memory, without a copy.
+    assert any(np.shares_memory(part, arrays["odd"]) for part in parts)

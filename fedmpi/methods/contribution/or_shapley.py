@@ -117,7 +117,7 @@ def rebuilt(state, cohort):
     return Updates(
         U,
         B=None,
-        support=everywhere,
+        places=everywhere,
         n=cohort.updates.n,
         trained=cohort.layout.R,
     )

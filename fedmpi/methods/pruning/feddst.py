@@ -100,7 +100,8 @@ def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
             yield (f"after={after} is beyond the {facts.epochs} local epochs, which count from 0: "
                    "masks move after the last one, and what has grown is not trained in that round")
 
-    part = Pruner(start, evolve, probe, moves=True, notes=notes, planned=share)
+    part = Pruner(
+        start, evolve, probe, moves=True, notes=notes, planned=share, watches=True)
     return patterned(part, pattern)
 
 

@@ -264,7 +264,7 @@ def _updates(layout, updates):
     # The corners of blocks lie in another order than the blocks, in convolutions of several rows.
     order = support.argsort()
     B = updates.B[:, columns]
-    return updates._replace(B=B[:, order], support=support[order].int())
+    return updates._replace(B=B[:, order], places=support[order].int())
 
 
 def _undivided(layout, block):

@@ -101,7 +101,8 @@ def prunefl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Ini
         reason = f"every={every} and decrease={decrease} leave it no round before the last one"
         return never_moves(moves, facts.rounds, reason)
 
-    return Pruner(start, evolve, probe, exact=fixed, notes=notes, planned=due)
+    return Pruner(
+        start, evolve, probe, exact=fixed, notes=notes, planned=due, watches=True)
 
 
 # --- on clients ---

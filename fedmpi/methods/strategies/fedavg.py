@@ -27,6 +27,7 @@ def fedavg():
         # Coalitions merge in one product, and workers may add updates up.
         linear=True,
         additive=True,
+        in_pieces=True,
         by_entry=True,
     )
 

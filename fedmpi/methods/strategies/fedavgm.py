@@ -56,6 +56,7 @@ def fedavgm(momentum: float = 0.9, server_lr: float = 1.0,
         merge,
         linear=True,
         additive=True,
+        in_pieces=True,
     )
 
 

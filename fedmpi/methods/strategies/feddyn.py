@@ -48,6 +48,7 @@ def feddyn(alpha: float = 0.01):
         weighting="uniform",
         linear=True,
         additive=True,
+        in_pieces=True,
         keeps={"drift": Field()},
         reply=reply,
         notes=notes,

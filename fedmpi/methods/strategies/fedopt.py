@@ -88,6 +88,7 @@ def _fedopt(second_moment, server_lr, beta1, beta2, tau):
         merge,
         linear=True,
         additive=True,
+        in_pieces=True,
     )
 
 

@@ -40,6 +40,7 @@ def fedper(head: int = 1):
         average,
         linear=True,
         additive=True,
+        in_pieces=True,
         by_entry=True,
         # Without a head this is FedAvg, also in its messages.
         personal=personal if head else None,
@@ -66,6 +67,7 @@ def fedbn():
         average,
         linear=True,
         additive=True,
+        in_pieces=True,
         by_entry=True,
         personal=batch_norms,
         notes=notes,

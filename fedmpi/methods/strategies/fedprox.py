@@ -31,6 +31,7 @@ def fedprox(mu: float = 0.01):
         Descent(mu=mu),
         linear=True,
         additive=True,
+        in_pieces=True,
         by_entry=True,
         notes=notes,
     )

@@ -25,6 +25,7 @@ def prunefl():
         pruner="prunefl",
         linear=True,
         additive=True,
+        in_pieces=True,
         notes=notes,
     )
 

@@ -65,7 +65,7 @@ def thesis(clip: float = 3.0, rho: float = 0.1, server_momentum: float = 0.0,
             if weights.ndim == 1:
                 state = {"velocity": on_support(trained, moving, len(x))}
         trained *= server_lr
-        return state, moved(x, updates.support, step)
+        return state, moved(x, updates.places, step)
 
     def notes(facts):
         if "rho" in facts.user_options and not facts.own_masks:
@@ -83,6 +83,7 @@ def thesis(clip: float = 3.0, rho: float = 0.1, server_momentum: float = 0.0,
         linear=True,
         # The lengths of single updates decide what is clipped.
         additive=not clip,
+        in_pieces=not clip,
         notes=notes,
     )
 
@@ -116,6 +117,7 @@ def thesis_text(normalise: bool = False):
         weighting="thesis:schedule=thesis",
         linear=True,
         additive=not normalise,
+        in_pieces=not normalise,
         notes=notes,
     )
 
@@ -151,6 +153,7 @@ def thesis_code(double_softmax: bool = True, shuffle: bool = False):
         weighting="thesis:schedule=thesis,start=zero",
         linear=True,
         additive=True,
+        in_pieces=True,
         classes=True,
         notes=own_loss,
     )

@@ -2,7 +2,7 @@
 
 import torch
 
-from fedmpi.core.parts import Descent, Field, Trained, Training
+from fedmpi.core.parts import Descent, Field, Trained, Training, Travels
 from fedmpi.plugins.contract.require import (PARTS, check_number, check_state, check_tensor,
                                              check_tuple, check_unwritten, in_words, require,
                                              versions, with_functions)
@@ -17,6 +17,7 @@ def strategy(part, option):
     require(part.server_data in SERVER_DATA, option, f"server_data as one of {kinds}",
             repr(part.server_data), "see fedmpi.core.parts.Strategy")
     _check_messages(part, option)
+    _check_part(part, option)
     return with_functions(part, {
         "init": _init(part, option),
         "local": _local(part.local, option),
@@ -27,6 +28,7 @@ def strategy(part, option):
         "send_to": _send_to(part, option),
         "reply": _reply(part, option),
         "personal": _personal(part, option),
+        "travels": _travels(part, option),
         "record": _record(part, option),
     })
 
@@ -268,6 +270,30 @@ def _personal(part, option):
         return names
 
     return personal
+
+
+def _travels(part, option):
+
+    def travels(layout, t):
+        parts = part.travels(layout, t)
+        require(isinstance(parts, Travels), option, "a Travels from travels", in_words(parts),
+                "return fedmpi.core.parts.Travels(down, up)")
+        for name, entries in parts._asdict().items():
+            check_tensor(entries, (layout.P,), torch.bool, option, f"{name} of what travels returns")
+        return parts
+
+    return travels
+
+
+def _check_part(part, option):
+    """A strategy of which a part of the model travels must say what clients make of it."""
+    if part.travels is None:
+        return
+    is_said = isinstance(part.local, Descent) and part.local.arrives is not None
+    require(is_said, option, "local as a Descent with arrives, beside travels",
+            in_words(part.local), "see fedmpi.core.parts.Descent")
+    require(part.personal is None, option, "no personal tensors beside travels", "some",
+            "leave one of them out")
 
 
 def _record(part, option):

@@ -127,7 +127,10 @@ def _of_workers(run):
         train_s = _total(run.rounds, "train_s")
     busy = None
     if workers and train_s:
-        busy = client_s / (workers * train_s)
+        # Several ranks may train a client; older files do not say.
+        options = run.attrs.get("options", {})
+        ranks_s = client_s * options.get("ranks_per_client", 1)
+        busy = ranks_s / (workers * train_s)
     by_rank = _by_rank(run, seconds)
     return {"workers": workers, "busy": busy, "client_s": client_s, "ranks": by_rank}
 
