@@ -153,6 +153,7 @@ FAULTS = {
     "free-rider": "fedmpi.methods.fault.free_rider:free_rider",
     "scaled": "fedmpi.methods.fault.scaled:scaled",
     "sign-flip": "fedmpi.methods.fault.sign_flip:sign_flip",
+    "shuffled": "fedmpi.methods.fault.shuffled:shuffled",
 }
 # --model: the network.
 MODELS = {

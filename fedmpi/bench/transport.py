@@ -36,7 +36,7 @@ from fedmpi.wire.codecs import fitted
 SPARSITY = 0.9
 # Inputs of the model's only layer.
 WIDTH = 4000
-OPTIONS = {"device": "cpu", "precision": "float32"}
+OPTIONS = {"device": "cpu", "precision": "float32", "kernel": "dense"}
 # The message of a worker that is ready for the next model.
 READY = np.zeros(8, np.uint8)
 # Ranks wait for nothing for so long.

@@ -2,7 +2,7 @@
 
 import torch
 
-from fedmpi.build import groups, kinds, server_data, smaller
+from fedmpi.build import groups, kernels, kinds, server_data, smaller
 from fedmpi.build.facts import parts_with_facts
 from fedmpi.build.federation import named
 from fedmpi.build.network import sample
@@ -20,7 +20,7 @@ from fedmpi.server.fold import still
 def check(setup):
     """UserError if the run cannot work. Each part has rules of its own, ``refuses``; the others
     stand here."""
-    options, parts, data, network, run = setup
+    options, parts, data, network, run, _ = setup
     N = len(data.sizes)
     if not 1 <= run.cohort <= N:
         raise UserError(
@@ -37,6 +37,7 @@ def check(setup):
     if parts.strategy.fits is not None:
         _check_strategy_fits(options, parts.strategy, data, network)
     _check_accumulate(options, network)
+    kernels.check(setup)
     if network.batch_norm:
         _check_batches(options, data)
     if options["together"] > 1:
@@ -154,7 +155,7 @@ def apart(options, parts, data, network):
 def _rehearse(setup):
     """Try one merge, of updates of 0, and the feature skew of one sample: they may refuse the run's
     layout or data."""
-    options, parts, data, network, run = setup
+    options, parts, data, network, run, _ = setup
     C = run.timing.buffer or run.cohort
     _rehearse_merge(options, parts.strategy, network, C)
     has_skew = data.features.any()

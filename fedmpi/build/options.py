@@ -47,6 +47,7 @@ DEFAULTS = PARTS | {name: [] for name in SEVERAL} | {
     "clip_norm": 0.0,
     "accumulate": 1,
     "precision": "float32",
+    "kernel": "dense",
     "seed": 0,
     # Errors, devices, files.
     "on_error": "fatal",

@@ -15,13 +15,15 @@ from fedmpi.wire import positions
 class Setup(NamedTuple):
     """A run, made from its options."""
 
-    # All decided, but for --together 0.
+    # All decided, but for --together 0 and --kernel auto.
     options: dict
     parts: Parts
     data: Federation
     network: Network
     # Without its transport, which comes when all ranks are ready.
     run: RunParts
+    # The timing of --kernel auto, a dict a layer.
+    kernels: tuple = ()
 
 
 def set_up(options, device, dataset=None):

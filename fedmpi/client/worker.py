@@ -22,6 +22,7 @@ from fedmpi.client.team import side_by_side
 from fedmpi.client.train import prepared, seed, spread, trained
 from fedmpi.compute.evaluate import by_sample
 from fedmpi.compute.forward import ensemble
+from fedmpi.compute.kernels import chosen
 from fedmpi.core.allocator import LARGE, give_back
 from fedmpi.core.errors import FedError, WireError
 from fedmpi.core.parts import Augmentation, Codec, Objective, Optimiser, Pruner, Schedule, Strategy
@@ -56,6 +57,7 @@ class WorkerParts(NamedTuple):
     accumulate: int               # parts of a batch, one after the other
     steps: int                    # steps of a client in a round; 0: as many as its epochs make
     augment: Augmentation | None
+    kernels: dict = {}            # see Task.kernels
 
 
 class Worker:
@@ -131,7 +133,8 @@ class Worker:
         self.layout = self.home.layout
         # Codecs treat dense positions by themselves.
         codec = fitted(parts.codec, self.layout.num_dense, self.layout.num_averages)
-        self.parts = parts._replace(codec=codec)
+        kernels = chosen(options["kernel"], self.layout)
+        self.parts = parts._replace(codec=codec, kernels=kernels)
         self.samples = shards.samples(self.data, meta, parts, self.device)
         self._forget_rounds()
         code, array = meta["last_sent_mask"], arrays["last_sent_mask"]

@@ -59,6 +59,11 @@ from fedmpi.core.wide import terminal_width
     "--precision", type=click.Choice(["float32", "bf16"]),
     help="Of the clients' products and convolutions; weights and what is sent stay float32. bf16 "
          "is faster where the processor or GPU has it.  [default: float32]")
+@click.option(
+    "--kernel", metavar="dense|auto|single|block|LAYER=KERNEL,...",
+    help="Of the products of pruned linear layers in training, on a CPU: single and block skip "
+         "pruned weights. auto times them at the start, layer by layer, and keeps dense where it "
+         "is no slower.  [default: dense]")
 @part("strategy", "How clients train and the server merges")
 @part("pruner", "Which weights live")
 @part("contribution", "How contributions are scored")

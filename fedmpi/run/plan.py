@@ -349,7 +349,9 @@ def _method_rows(setup, plan):
     Q = layout.num_weights
     kept = plan.kept
     sparsity = 1 - kept / Q
-    weights = f"of {Q:,} prunable weights {kept:,} kept, sparsity {sparsity:.3f}"
+    of_all = (Q - kept) / layout.num_parameters
+    weights = (f"of {Q:,} prunable weights {kept:,} kept, sparsity {sparsity:.3f}; {of_all:.3f} of "
+               "all parameters")
     model = f"{options['model']}: {described(layout)}; {weights}"
     return [("method", ", ".join(method)), ("model", model)]
 

@@ -52,6 +52,7 @@ def attrs(setup, transport):
         "hosts": sorted(set(transport.hosts)),
         "ranks": transport.size,
         "launcher": launcher(),
+        "kernels": list(setup.kernels),
         "estimators": _estimators(options, run.contributions)
     }
 

@@ -6,7 +6,8 @@ from fedmpi.core.errors import CheckpointError, UserError
 from fedmpi.core.words import plural
 
 # Options that the first session of the run has decided: these values do not change them.
-AUTO = (("device", "auto"), ("server_device", "auto"), ("together", 0), ("client_test_every", 0))
+AUTO = (("device", "auto"), ("server_device", "auto"), ("together", 0), ("client_test_every", 0),
+        ("kernel", "auto"))
 # Options that may change: all but the number of rounds keep the result, given equal data.
 FREE = {"data_dir", "out", "save_every", "keep", "until", "dataset"}
 CHANGEABLE = FREE | {"rounds"}

@@ -83,12 +83,14 @@ def prepared(options, local, say):
     """
     from fedmpi.build.check import check
     from fedmpi.build.choose import decided
+    from fedmpi.build.kernels import kernels_decided
     from fedmpi.build.rehearsal import rehearse
     from fedmpi.build.setup import set_up
     setup = set_up(options, pick_device(options["server_device"], local))
     if not options["together"]:
         workers = max(1, rank_and_size()[1] - 1)
         setup = decided(setup, pick_device(options["device"], local), workers, say)
+    setup = kernels_decided(setup, say)
     check(setup)
     rehearse(setup)
     return setup
