@@ -10,7 +10,7 @@ from fedmpi.compute.sgd import casting
 from fedmpi.compute.staging import Staging, staging
 from fedmpi.core.errors import UserError
 from fedmpi.core.layout import Layout, bind, check
-from fedmpi.core.tensors import constants, fixed, set_frozen
+from fedmpi.core.tensors import constants, digest_of_constants, set_frozen
 
 
 class Home(NamedTuple):
@@ -20,7 +20,9 @@ class Home(NamedTuple):
     layout: Layout
     x: torch.Tensor               # (P,) the model's own vector, on the device
     g: torch.Tensor               # (R,) its gradient
-    initial: torch.Tensor         # (P,) as the factory made it, on the host; the same on all ranks
+    # (P,) on the host, the same on all ranks: as the factory made it, but for a base, which stands
+    # as the last merge left it.
+    initial: torch.Tensor
     device: torch.device
     casting: Callable             # the context of forward passes
     recorder: Any                 # graphs.Recorder on a GPU, else None
@@ -28,22 +30,26 @@ class Home(NamedTuple):
     counters: list                # [(buffer, its first value)] of all buffers outside the vector
 
 
-def home(model, loss, device, options, meta, frozen, personal):
+def home(model, loss, device, options, meta, shared, personal, unsent=None):
     """The ``Home`` of ``model``, which trains on ``loss``, by the set-up message ``meta``.
 
-    ``frozen`` holds the values of its frozen parameters. ``personal(layout)`` names personal
-    tensors, or is None. UserError if the model differs from rank 0's.
+    ``shared`` holds the node's shared arrays, its frozen parameters among them. ``personal(layout)``
+    names personal tensors, or is None. ``unsent`` are rank 0's values at the layout's
+    ``unsent_positions``; None: as the factory made them here. UserError if the model differs from
+    rank 0's.
     """
     model = model.to(device)
     layout, x, g = bind(model, meta["statistics"])
     check(model, layout, x)
-    set_frozen(model, frozen)
-    own_constants = fixed(model, layout).constants
+    set_frozen(model, shared)
+    own_constants = digest_of_constants(model, layout)
     if own_constants != meta["constants"]:
         raise UserError(f"--model {options['model']} has other constants in its buffers on this "
                         "rank than on rank 0: draw them by torch's generator, which is seeded "
                         "alike on all ranks")
     layout = laid_out(layout, model, personal)
+    if unsent is not None:
+        x[layout.unsent_positions.to(device)] = unsent.to(device)
     # Some buffers count, as batch norms do; no client may find the last one's counts.
     counters = [(buffer, buffer.clone()) for _, buffer in constants(model, layout)]
     return Home(

@@ -17,6 +17,7 @@ LAWS = {
     "schedule": training.schedule,
     "augment": training.augment,
     "model": training.model,
+    "adapters": training.adapters,
     "task": training.task,
     "dataset": data.dataset,
     "partition": data.partition,
@@ -32,6 +33,7 @@ ROUNDS = 3
 BESIDE = {
     "dataset": {"model": "logistic", "train_samples": 120},
     "weighting": {"contribution": "cosine"},
+    "adapters": {"model": "vit:depth=1,width=16,heads=2", "lr": 0.01},
     "sampler": {"cohort": 2},
     "timing": {"devices": "drawn", "cohort": 2},
 }

@@ -4,7 +4,6 @@ import torch
 
 from fedmpi import catalog
 from fedmpi.build.check import check
-from fedmpi.build.federation import shared_arrays
 from fedmpi.build.options import DEFAULTS
 from fedmpi.build.setup import message, set_up
 from fedmpi.build.worker import worker_parts
@@ -67,7 +66,7 @@ def assembled(*, of_server=None, of_worker=None, around=None, **options):
     # The real transport of one process, not a stand-in.
     transport = Local(worker)
     run = setup.run._replace(transport=transport)
-    arrays = shared_arrays(setup.data)
+    arrays = shared_arrays(setup)
     transport.share({"kind": "data"}, arrays)
     state = initial_state(run, setup.network.first)
     first_message = message(setup, state)

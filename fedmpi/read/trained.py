@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
+from fedmpi.build import tensor_file
 from fedmpi.build.parts import network_of
 from fedmpi.compute.several import laid_out
 from fedmpi.core.errors import CheckpointError, DiskError, UserError
@@ -34,8 +35,6 @@ from fedmpi.store import checkpoint_folder, load_checkpoint, read_run
 
 # A network file system may show the newest rounds late.
 PATIENCE_S = 2.0
-# Entries of ``about`` that are plain texts in the file; all others are JSON.
-PLAIN_TEXTS = ("form", "model", "run_id", "headline")
 # A dense file stores float32 and a bool for each weight.
 DENSE_BYTES = 4 + 1
 
@@ -231,7 +230,7 @@ def write(model, path, sparse=False):
         texts = {"format": "pt"} | metadata
         save_file(tensors, path, texts)
     except SafetensorError as error:
-        raise DiskError(f"cannot write {path}: {_one_line(error)}") from error
+        raise DiskError(f"cannot write {path}: {tensor_file.one_line(error)}") from error
 
 
 def _dense_tensors(model):
@@ -257,60 +256,13 @@ def _text(value):
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _one_line(error):
-    return " ".join(str(error).split())
-
-
 def load(path):
     """The ``TrainedModel`` in a file that ``write`` wrote; UserError in one line for any other
     file."""
-    tensors, metadata = _read_safetensors(os.fspath(path))
-    if "shapes" not in metadata:
+    tensors, metadata = tensor_file.read(os.fspath(path))
+    if not tensor_file.is_own(metadata):
         raise UserError(f"{path}: safetensors, but no model of fedmpi export-model")
-    about = {name: _value(name, text) for name, text in metadata.items() if name != "format"}
-    form = about.pop("form")
-    masks = {}
-    shapes = about.pop("shapes")
-    for name, shape in shapes.items():
-        stored = tensors.pop(f"{name}.mask")
-        masks[name] = _mask(stored, shape)
-    # The values of pruned weights are not stored: zeros take their places.
-    if form == "sparse":
-        for name, mask in masks.items():
-            values = tensors.pop(f"{name}.values")
-            weights = torch.zeros(mask.shape)
-            tensors[name] = weights.masked_scatter_(mask, values)
-    return TrainedModel(tensors, masks, about)
-
-
-def _read_safetensors(path):
-    """``({name: tensor}, {name: text})``; UserError in one line if there is no such file."""
-    from safetensors import SafetensorError, safe_open
-    if not os.path.isfile(path):
-        raise UserError(f"{path}: there is no such file")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a safetensors file ({_one_line(error)})") from error
-    return tensors, metadata
-
-
-def _value(name, text):
-    return text if name in PLAIN_TEXTS else json.loads(text)
-
-
-def _mask(stored, shape):
-    """The bool mask, as a dense file stores it; a sparse one stores a bit a weight."""
-    if stored.dtype == torch.bool:
-        return stored
-    size = int(np.prod(shape))
-    packed = stored.numpy()
-    bits = np.unpackbits(packed, count=size)
-    flags = bits.astype(bool)
-    return torch.from_numpy(flags).view(shape)
+    return TrainedModel(*tensor_file.unpacked(tensors, metadata))
 
 
 # ---------------------------------------------------------------- layer by layer

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from fedmpi.build import footprint
-from fedmpi.build.federation import cut, samples_text, shared_arrays, without_pixels
+from fedmpi.build.federation import cut, samples_text, without_pixels
 from fedmpi.build.needs import gpu_needs, host_need
 from fedmpi.build.population import dealt
 from fedmpi.build.server import min_samples_seen
@@ -141,7 +141,8 @@ def _play(setup, clients, few_samples):
     run = run._replace(transport=Local(worker(setup.parts)))
     store = _memory_store(data, run)
     state = initial_state(run, setup.network.first)
-    run.transport.share({"kind": "data", "goes_on": ""}, shared_arrays(data))
+    arrays = shared_arrays(setup._replace(data=data))
+    run.transport.share({"kind": "data", "goes_on": ""}, arrays)
     sent = setup._replace(data=without_pixels(data), run=run)
     run.transport.publish(*message(sent, state))
     loop.simulate(run, state, store, 1, 2)

@@ -136,9 +136,10 @@ def _serve(options, resume, say, connect, last_words, see, overwrite):
 
 def _connected(setup, transport, path, say):
     """The ``Setup`` with its transport, after every node has the data."""
-    from fedmpi.build.federation import shared_arrays, without_pixels
+    from fedmpi.build.federation import without_pixels
+    from fedmpi.build.setup import shared_arrays
     data = {"kind": "data", "goes_on": _goes_on(path)}
-    transport.share(data, shared_arrays(setup.data))
+    transport.share(data, shared_arrays(setup))
     return setup._replace(
         data=without_pixels(setup.data),
         run=setup.run._replace(transport=transport, tell=say))
