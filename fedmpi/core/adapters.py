@@ -9,6 +9,8 @@ A module with an adapter names its three tensors in the attribute ``adapter``, i
 import math
 from typing import NamedTuple
 
+import torch
+
 
 class Adapter(NamedTuple):
     """The names of an adapter's tensors in its model, and its scale."""
@@ -41,3 +43,15 @@ def drawn_A(A, gen):
     """``A (r, d_in)``, drawn anew in place by a torch generator: uniform on +-1 / sqrt(d_in)."""
     bound = 1 / math.sqrt(A.shape[1])
     return A.uniform_(-bound, bound, generator=gen)
+
+
+def merged_state(network):
+    """``{name: tensor}``: the state dict of the network without adapters, their products added.
+
+    The tensors are copies.
+    """
+    state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    for adapter in adapters_of(network):
+        A, B = state.pop(adapter.A), state.pop(adapter.B)
+        state[adapter.weight].add_(torch.mm(B, A), alpha=adapter.scale)
+    return state

@@ -3,7 +3,7 @@
 from fedmpi import catalog
 from fedmpi.build.options import SEVERAL
 from fedmpi.laws import data, merging, pruning, scoring, time, training, wire
-from fedmpi.laws.engine import assembled, run_rounds
+from fedmpi.laws.engine import TRANSFORMER, assembled, run_rounds
 from fedmpi.laws.hold import hold_all, hold_equal, twice
 from fedmpi.plugins.spec import make
 
@@ -33,7 +33,7 @@ ROUNDS = 3
 BESIDE = {
     "dataset": {"model": "logistic", "train_samples": 120},
     "weighting": {"contribution": "cosine"},
-    "adapters": {"model": "vit:depth=1,width=16,heads=2", "lr": 0.01},
+    "adapters": TRANSFORMER,
     "sampler": {"cohort": 2},
     "timing": {"devices": "drawn", "cohort": 2},
 }

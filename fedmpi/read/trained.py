@@ -22,11 +22,13 @@ import torch
 from fedmpi import catalog
 from fedmpi.build import tensor_file
 from fedmpi.build.parts import network_of
+from fedmpi.build.start import start
 from fedmpi.compute.several import laid_out
+from fedmpi.core.adapters import merged_state
 from fedmpi.core.errors import CheckpointError, DiskError, UserError
 from fedmpi.core.flops import costs
-from fedmpi.core.layout import bind
-from fedmpi.core.tensors import fixed
+from fedmpi.core.layout import Layout, bind
+from fedmpi.core.tensors import fixed, frozen
 from fedmpi.methods.datasets.dataset import inputs_record
 from fedmpi.plugins.spec import make
 from fedmpi.read.headline import headline
@@ -68,8 +70,26 @@ def trained(path, round=None, warn=lambda line: None):
     """The ``TrainedModel`` after ``round`` of the run file ``path``.
 
     The default is the round of the newest checkpoint. The weights are, to the bit, the ones
-    evaluated by the run. ``about`` has the recorded headline and loss, None without a record."""
+    evaluated by the run. ``about`` has the recorded headline and loss, None without a record.
+    Adapters are merged into the weights beside them: by rounding, the outputs differ."""
     run = read_run(path, {"rounds"}, PATIENCE_S)
+    at_end = restored(path, run, round, warn)
+    if at_end.layout.adapters:
+        return _with_adapters_merged(run, at_end)
+    return _model(run, at_end)
+
+
+class Restored(NamedTuple):
+    """The network of a run at a round's end."""
+
+    network: torch.nn.Module
+    layout: Layout
+    mask: torch.Tensor            # (Q,) bool
+    done: int                     # rounds
+
+
+def restored(path, run, round, warn):
+    """The ``Restored`` network of a run, with the values of its checkpoint."""
     state, done = _checkpoint(path, run, round, warn)
     options = run.attrs["options"]
     network, layout, x = _bound_network(run.attrs)
@@ -80,12 +100,40 @@ def trained(path, round=None, warn=lambda line: None):
     mask = mask_counted(pruner, layout, state)
     # x is the memory of the network's parameters: this fills them in.
     x.copy_(model_on(state["x"], layout.support(mask), layout))
+    return Restored(network, layout, mask, done)
+
+
+def _model(run, at_end):
+    """The ``TrainedModel`` of a network without adapters."""
+    network, layout, mask, done = at_end
     masks = {}
     for slot in layout.weights:
         of_slot = mask[slot.span].view(slot.shape)
         masks[slot.name] = of_slot.clone()
     tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    uses = dict(zip(masks, _uses(run.attrs, network, layout)))
+    flops_other = sum(run.attrs.get("flops_other", {}).values())
+    return _described(run, done, tensors, masks, uses, flops_other, network)
+
+
+def _with_adapters_merged(run, at_end):
+    """The ``TrainedModel`` of the plain network, the product of each adapter added to its weight."""
+    tensors = merged_state(at_end.network)
+    network, layout, _ = _bound_network(run.attrs, with_adapters=False)
+    masks = {slot.name: torch.ones(slot.shape, dtype=torch.bool) for slot in layout.weights}
+    inputs = _inputs(run.attrs)
+    dtype = getattr(torch, inputs["dtype"])
+    sample = torch.zeros(1, *inputs["shape"], dtype=dtype)
+    price = costs(network, layout, sample)
+    uses = dict(zip(masks, price.macs_per_weight))
+    flops_other = price.dense + price.frozen
+    return _described(run, at_end.done, tensors, masks, uses, flops_other, network)
+
+
+def _described(run, done, tensors, masks, uses, flops_other, network):
+    """The ``TrainedModel`` of these tensors, and all about it."""
     result = TrainedModel(tensors, masks, {})
+    options = run.attrs["options"]
     about = {
         **_quality(run, done),
         "model": options["model"],
@@ -94,9 +142,9 @@ def trained(path, round=None, warn=lambda line: None):
         "run_id": run.attrs["run_id"],
         "inputs": _inputs(run.attrs),
         "options": options,
-        "uses": dict(zip(masks, _uses(run.attrs, network, layout))),
+        "uses": uses,
         "tied": _tied(network),
-        "flops_other": sum(run.attrs.get("flops_other", {}).values()),
+        "flops_other": flops_other,
         "headline": headline(run).name,
     }
     return result._replace(about=about)
@@ -114,14 +162,20 @@ def _checkpoint(path, run, round, warn):
         ) from error
 
 
-def _bound_network(attrs):
-    """The run's network as its factory makes it, its layout, and the vector of its parameters."""
+def _bound_network(attrs, with_adapters=True):
+    """The run's network as it began, its layout, and the vector of its parameters."""
+    options = attrs["options"]
+    if not with_adapters:
+        options = options | {"adapters": "none"}
     inputs = _inputs(attrs)
     # Early run files know classification only: an output a class.
     outputs = inputs.get("outputs", inputs["classes"])
-    factory = network_of(attrs["options"])
+    factory = network_of(options)
     shape = inputs["shape"]
     network = factory(shape, outputs)
+    # The vector has all values but the frozen ones.
+    if options.get("init_from") and frozen(network):
+        start(network, options)
     # Runs from before statistics were recorded have all floating-point buffers in the vector.
     floating = [name for name, buffer in network.named_buffers() if buffer.is_floating_point()]
     statistics = attrs.get("statistics", floating)

@@ -20,7 +20,7 @@ from fedmpi.build.federation import cut, samples_text, without_pixels
 from fedmpi.build.needs import gpu_needs, host_need
 from fedmpi.build.population import dealt
 from fedmpi.build.server import min_samples_seen
-from fedmpi.build.setup import message
+from fedmpi.build.setup import message, shared_arrays
 from fedmpi.core.words import plural
 from fedmpi.core.layout import described
 from fedmpi.core.parts import Sampler
