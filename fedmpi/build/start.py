@@ -72,10 +72,13 @@ def _check_fit(option, spec, own, tensors):
 def _shapes(own, tensors):
     """A text about tensors of other shapes, in a list; empty without any."""
     texts = []
-    for name, tensor in tensors.items():
-        if name in own and own[name].shape != tensor.shape:
-            got, expected = tuple(tensor.shape), tuple(own[name].shape)
+    for name in tensors.keys() & own.keys():
+        got = tuple(tensors[name].shape)
+        expected = tuple(own[name].shape)
+        if got != expected:
             texts.append(f"{name}: got {got}, expected {expected}")
+    # Sets have no order.
+    texts.sort()
     return [_shown(texts)] if texts else []
 
 

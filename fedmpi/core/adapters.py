@@ -9,8 +9,6 @@ A module with an adapter names its three tensors in the attribute ``adapter``, i
 import math
 from typing import NamedTuple
 
-import torch
-
 
 class Adapter(NamedTuple):
     """The names of an adapter's tensors in its model, and its scale."""
@@ -50,8 +48,11 @@ def merged_state(network):
 
     The tensors are copies.
     """
-    state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    state = {}
+    for name, tensor in network.state_dict().items():
+        state[name] = tensor.detach().clone()
     for adapter in adapters_of(network):
-        A, B = state.pop(adapter.A), state.pop(adapter.B)
-        state[adapter.weight].add_(torch.mm(B, A), alpha=adapter.scale)
+        A = state.pop(adapter.A)
+        B = state.pop(adapter.B)
+        state[adapter.weight].addmm_(B, A, alpha=adapter.scale)
     return state

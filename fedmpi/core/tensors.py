@@ -12,7 +12,6 @@ import hashlib
 import re
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 

@@ -5,11 +5,14 @@ import torch
 from torch import nn
 
 import contracts
+from fedmpi.build import needs
+from fedmpi.build.check import check
 from fedmpi.core.adapters import adapters_of, merged_state
 from fedmpi.core.errors import UserError
 from fedmpi.core.layout import bind
 from fedmpi.core.parts import Round, Updates
 from fedmpi.core.tensors import frozen
+from fedmpi.laws.engine import small
 from fedmpi.methods.adapters.lora import ffa_lora, lora
 from fedmpi.methods.models.gpt import gpt
 from fedmpi.methods.strategies.fedavg import fedavg
@@ -228,6 +231,14 @@ def test_products_with_the_frozen_model_count_as_frozen():
         assert run.costs.frozen + run.costs.dense == pytest.approx(of_model + plain.costs.dense)
 
 
+def test_the_plan_counts_the_frozen_model_once_a_node():
+    setup = small(**VIT, strategy="fedavg", adapters="lora:rank=2", pruner="dense")
+    one, two = (needs.host_need(setup, ranks, first=False) for ranks in (1, 2))
+    frozen_bytes = 4 * setup.network.layout.num_frozen
+    more = two - one
+    assert one == more + setup.data.dataset.x_train.nbytes + frozen_bytes
+
+
 @pytest.mark.parametrize("options, told", [
     ({"strategy": "flora"}, "it merges adapters, and the model has none"),
     ({"strategy": "flora", "adapters": "ffa-lora:rank=2"}, "--adapters ffa-lora:rank=2 does not train A"),
@@ -238,7 +249,5 @@ def test_products_with_the_frozen_model_count_as_frozen():
     ({"adapters": "lora:rank=2", "also_model": ["2nn"]}, "goes with one network"),
     ({"adapters": "lora:rank=2", "strategy": "flora", "together": 2}, "--together 2")])
 def test_what_does_not_combine_is_refused(options, told):
-    from fedmpi.build.check import check
-    from fedmpi.laws.engine import small
     with pytest.raises(UserError, match=told):
         check(small(**VIT | {"strategy": "fedavg", "pruner": "dense", "adapters": "none"} | options))

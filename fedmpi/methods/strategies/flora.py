@@ -6,12 +6,13 @@ Then every adapter begins anew: A is drawn as at the start, B is 0. The next A f
 present one, so that all of them follow from the run's seed. Clients are sent the stack and repeat
 the server's product. What else is trained (``also`` of the adapters) is averaged as by FedAvg.
 
-Departures. All clients begin a round with the same new A, which the model's message brings: rank
-(d_in + d_out) values a layer beside the stack. The paper's clients may draw their own. Clients that
+Departures. All clients begin a round with the same new A, which the model's message brings, so that
+rank (d_in + d_out) values a layer come beside the stack. The paper's clients may draw their own. Clients that
 missed merges would need those stacks too; a round's message holds, and bills, the last one alone.
 """
 
 import hashlib
+from typing import NamedTuple
 
 import torch
 
@@ -60,32 +61,70 @@ def flora():
     )
 
 
-def _init(layout):
-    """The server's state: where adapters lie, and the last stack."""
-    return {
-        "places": _places(layout),
-        "scales": torch.tensor([adapter.scale for adapter in layout.adapters]),
-        "stack": torch.zeros(0),
-        "merges": torch.tensor(0),
-    }
+class Place(NamedTuple):
+    """Where an adapter lies in the vector: the offsets of A, B and W, and their sizes."""
+
+    A: int
+    B: int
+    W: int
+    rank: int
+    d_in: int
+    d_out: int
+
+    def A_of(self, vectors):
+        """A (..., rank, d_in) of ``vectors (..., n)``, a view."""
+        return _matrix(vectors, self.A, self.rank, self.d_in)
+
+    def B_of(self, vectors):
+        """B (..., d_out, rank), a view."""
+        return _matrix(vectors, self.B, self.d_out, self.rank)
+
+    def W_of(self, vectors):
+        """W (..., d_out, d_in), a view."""
+        return _matrix(vectors, self.W, self.d_out, self.d_in)
+
+    @property
+    def stop(self):
+        """The end of A and B in the vector."""
+        end_of_A = self.A + self.rank * self.d_in
+        end_of_B = self.B + self.rank * self.d_out
+        return max(end_of_A, end_of_B)
+
+
+def _matrix(vectors, offset, rows, columns):
+    """(..., rows, columns): a matrix in ``vectors (..., n)``, a view."""
+    values = vectors.narrow(-1, offset, rows * columns)
+    return values.unflatten(-1, (rows, columns))
 
 
 def _places(layout):
-    """int64 (L, 6): offsets of A, B and W in the vector, and r, d_in, d_out, of each adapter.
-
-    Without adapters of which a tensor lies outside the vector.
-    """
+    """A ``Place`` an adapter, without adapters of which a tensor lies outside the vector."""
     slots = {slot.name: slot for slot in layout.slots}
-    rows = []
+    places = []
     for adapter in layout.adapters:
-        tensors = [slots.get(name) for name in (adapter.A, adapter.B, adapter.weight)]
-        if None in tensors:
+        A, B, W = (slots.get(name) for name in (adapter.A, adapter.B, adapter.weight))
+        if None in (A, B, W):
             continue
-        A, B, W = tensors
         rank, d_in = A.shape
         d_out, _ = B.shape
-        rows.append([A.offset, B.offset, W.offset, rank, d_in, d_out])
-    return torch.tensor(rows, dtype=torch.int64).view(-1, 6)
+        place = Place(A.offset, B.offset, W.offset, rank, d_in, d_out)
+        places.append(place)
+    return places
+
+
+def _scales(layout):
+    return torch.tensor([adapter.scale for adapter in layout.adapters])
+
+
+def _init(layout):
+    """The server's state: the adapters' places, int64 (L, 6), and the last stack."""
+    places = torch.tensor(_places(layout), dtype=torch.int64)
+    return {
+        "places": places,
+        "scales": _scales(layout),
+        "stack": torch.zeros(0),
+        "merges": torch.tensor(0),
+    }
 
 
 def _send(state):
@@ -94,12 +133,12 @@ def _send(state):
 
 def _merge(state, x, updates, weights):
     """``(state, x)``: the base changed by the stack of the clients' adapters, new adapters."""
-    places = state["places"]
-    if not len(places):
+    places = [Place(*numbers) for numbers in state["places"].tolist()]
+    if not places:
         return average(state, x, updates, weights)
     trained, held = _clients_adapters(x, updates, places)
     stack = _stacked(trained, held, weights, places)
-    # What is trained beside the adapters; their own mean goes.
+    # The mean of all else that is trained; that of the adapters is written over.
     step = mean(updates, weights)
     x = moved(x, updates.support, step)
     _add(x, stack, places, state["scales"])
@@ -110,31 +149,26 @@ def _merge(state, x, updates, weights):
 
 def _absorb(layout, x, message):
     """Add the stack of a ``message`` to the base in ``x (P,)``, in place, as the server did."""
-    scales = torch.tensor([adapter.scale for adapter in layout.adapters])
-    _add(x, message["stack"].cpu(), _places(layout), scales)
+    stack = message["stack"].cpu()
+    _add(x, stack, _places(layout), _scales(layout))
 
 
 def _clients_adapters(x, updates, places):
-    """``(values (C, Q'), held (C, Q') bool)``: the clients' models as far as adapters reach.
+    """``(values (C, n), held (C, n) bool)``: the clients' models up to the last adapter's end.
 
-    A client holds, of each adapter, the first rows of A and as many columns of B.
+    A client holds the first rows of each A, and as many columns of each B.
     """
-    stop = _stop(places)
-    count = below(updates.support, stop)
+    n = max(place.stop for place in places)
+    count = below(updates.support, n)
     positions = updates.support[:count].long()
-    values = torch.zeros(len(updates.U), stop)
+    values = torch.zeros(len(updates.U), n)
     values[:, positions] = x[positions] + updates.U[:, :count]
     if updates.B is None:
         return values, torch.ones_like(values, dtype=torch.bool)
     held = torch.zeros_like(values, dtype=torch.bool)
     held[:, positions] = updates.B[:, :count]
-    return values.mul_(held), held
-
-
-def _stop(places):
-    """The end of the last adapter in the vector."""
-    A, B, _, rank, d_in, d_out = places.unbind(1)
-    return int(torch.maximum(A + rank * d_in, B + rank * d_out).max())
+    values *= held
+    return values, held
 
 
 def _stacked(trained, held, weights, places):
@@ -142,39 +176,45 @@ def _stacked(trained, held, weights, places):
 
     R is the sum of the clients' ranks.
     """
+    shares = weights.float()[:, None, None]
     pieces = []
-    shares = weights.float()
-    for A, B, _, rank, d_in, d_out in places.tolist():
-        As = trained[:, A: A + rank * d_in].view(-1, rank, d_in)
-        Bs = trained[:, B: B + rank * d_out].view(-1, d_out, rank)
-        # The first column of A tells which rows a client has.
-        rows = held[:, A: A + rank * d_in: d_in]
-        scaled = shares[:, None, None] * As
+    for place in places:
+        scaled = shares * place.A_of(trained)
+        columns = place.B_of(trained).transpose(1, 2)
+        # (C, rank): the rows that a client has, by their first entry.
+        rows = place.A_of(held)[:, :, 0]
         pieces.append(scaled[rows].flatten())
-        pieces.append(Bs.transpose(1, 2)[rows].flatten())
+        pieces.append(columns[rows].flatten())
     return torch.cat(pieces)
 
 
 def _add(x, stack, places, scales):
-    """Add the product of a ``stack`` to the base in ``x (P,)``, in place."""
-    values_per_rank = int(places[:, 4:].sum())
-    R = len(stack) // values_per_rank
-    start = 0
-    for (_, _, W, _, d_in, d_out), scale in zip(places.tolist(), scales.tolist()):
-        middle, stop = start + R * d_in, start + R * (d_in + d_out)
-        A = stack[start:middle].view(R, d_in)
-        B = stack[middle:stop].view(R, d_out)
-        weight = x[W: W + d_out * d_in].view(d_out, d_in)
-        weight.add_(B.T @ A, alpha=scale)
-        start = stop
+    """Add the products of a ``stack`` to the base in ``x (P,)``, in place."""
+    values_a_rank = sum(place.d_in + place.d_out for place in places)
+    R = len(stack) // values_a_rank
+    lengths = []
+    for place in places:
+        lengths += [R * place.d_in, R * place.d_out]
+    pieces = iter(stack.split(lengths))
+    for place, scale in zip(places, scales.tolist()):
+        A = next(pieces).view(R, place.d_in)
+        B = next(pieces).view(R, place.d_out)
+        weight = place.W_of(x)
+        weight.addmm_(B.T, A, alpha=scale)
 
 
 def _begin_anew(x, places):
     """Draw each A of ``x (P,)`` anew, and set each B to 0, in place."""
     gen = torch.Generator()
-    for A, B, _, rank, d_in, d_out in places.tolist():
-        own_A = x[A: A + rank * d_in].view(rank, d_in)
-        digest = hashlib.blake2b(own_A.numpy().tobytes(), digest_size=7)
-        gen.manual_seed(int.from_bytes(digest.digest(), "big"))
-        drawn_A(own_A, gen)
-        x[B: B + rank * d_out] = 0
+    for place in places:
+        A = place.A_of(x)
+        gen.manual_seed(_seed_from(A))
+        drawn_A(A, gen)
+        place.B_of(x).zero_()
+
+
+def _seed_from(A):
+    """A seed that follows from the values of ``A``."""
+    values = A.numpy().tobytes()
+    digest = hashlib.blake2b(values, digest_size=7).digest()
+    return int.from_bytes(digest, "big")
