@@ -26,6 +26,7 @@ from fedmpi.commands.new import new
 from fedmpi.commands.parts import list_parts
 from fedmpi.commands.plot import plot
 from fedmpi.commands.report import report
+from fedmpi.commands.sample import sample
 from fedmpi.commands.say import say
 from fedmpi.commands.sbatch import sbatch
 from fedmpi.commands.schema import schema
@@ -123,5 +124,6 @@ def cli():
 
 
 for command in (train, sbatch, sweep, experiment, data, list_parts, new, show, watch, report, compare, plot, export,
-                model, export_model, merge, verify, schema, fetch, doctor, bench, help_pages, completion.completion):
+                model, export_model, sample, merge, verify, schema, fetch, doctor, bench, help_pages,
+                completion.completion):
     cli.add_command(command)

@@ -275,6 +275,7 @@ class Arm:
         return seconds / rounds
 
     def _note(self, row):
-        # NaN in rounds without evaluation.
-        if math.isfinite(row["accuracy"]):
-            self.accuracy = row["accuracy"]
+        # NaN in rounds without evaluation; a task may have no accuracy.
+        accuracy = row.get("accuracy", math.nan)
+        if math.isfinite(accuracy):
+            self.accuracy = accuracy

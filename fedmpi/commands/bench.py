@@ -225,6 +225,34 @@ def bench_memory(model, rounds, limit):
     return measure(model, rounds, limit, say)
 
 
+@bench.command("language")
+@click.option(
+    "--model", default="gpt2", show_default=True, help="A model of tokens, with its options.")
+@click.option("--vocab", type=click.IntRange(2), default=50304, show_default=True)
+@click.option("--context", type=click.IntRange(2), default=1024, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
+@click.option(
+    "--local-steps", type=click.IntRange(1), default=50, show_default=True,
+    help="Of a client in a round.")
+@click.option("--clients", type=click.IntRange(1), default=8, show_default=True)
+@click.option(
+    "--accumulate", type=click.IntRange(1), default=1, show_default=True,
+    help="Parts of a batch, one after the other.")
+@click.option(
+    "--precision", type=click.Choice(["float32", "bf16"]), default="bf16", show_default=True)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--repeats", type=click.IntRange(0), default=3, show_default=True,
+    help="0: no bare steps, for models too large to be there twice.")
+def bench_language(device, repeats, **sizes):
+    """Rounds of a language model against the bare steps of torch's AdamW, tokens a second, and the
+    largest memory of the GPU. On a CPU: fedmpi bench language --model
+    gpt:depth=2,width=64,heads=2 --vocab 64 --context 32 --precision float32 --clients 2."""
+    from fedmpi.bench.language import measure
+    return measure(device, repeats, say, **sizes)
+
+
 @bench.command("sparse")
 @click.option(
     "--n", "sizes", type=click.IntRange(16), multiple=True, default=(256, 768, 1024),

@@ -63,7 +63,7 @@ def export_model(run, out, round, sparse, adapters_only, overwrite):
     trained.write(result, out, sparse)
     form = "sparse" if sparse else "dense"
     num_bytes = os.path.getsize(out)
-    click.echo(f"{out}: {_summary(result)}; {form}, {num_bytes:,} bytes")
+    click.echo(f"{out}: {summary(result)}; {form}, {num_bytes:,} bytes")
 
 
 def _export_adapters(run, folder, round, sparse, overwrite):
@@ -93,23 +93,29 @@ def model(place, round, as_json):
     """A trained model layer by layer: kept weights, sparsity, FLOPs of a sample's forward pass,
     bytes in either file that export-model writes."""
     from fedmpi.read import trained
-    if place.endswith(".safetensors"):
-        if round is not None:
-            raise UserError(f"--round goes with a run file; {place} holds one model")
-        result = trained.load(place)
-    else:
-        result = trained.trained(one_run(place), round, _warn)
+    result = trained_model(place, round)
     rows = trained.by_layer(result)
     if as_json:
         click.echo(json.dumps({"about": result.about, "layers": rows}))
         return
-    lines = wrapped(_summary(result), terminal_width(), "  ")
+    lines = wrapped(summary(result), terminal_width(), "  ")
     lines.append("")
     lines += _table(rows)
     click.echo("\n".join(lines))
 
 
-def _summary(result):
+def trained_model(place, round):
+    """The ``TrainedModel`` of a run, after ``round`` or the newest, or in a safetensors file."""
+    from fedmpi.read import trained
+    if not place.endswith(".safetensors"):
+        return trained.trained(one_run(place), round, _warn)
+    if round is not None:
+        raise UserError(f"--round goes with a run file; {place} holds one model")
+    return trained.load(place)
+
+
+def summary(result):
+    """The model, its round, headline and sparsity of a ``TrainedModel``, in a line."""
     from fedmpi.read.report.text import measure_text
     about = result.about
     text = f"{about['model']} after round {about['round']}"

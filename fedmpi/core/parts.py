@@ -1005,7 +1005,8 @@ class Model(Protocol):
     or, of whole numbers, int64. Its outputs (n, outputs) are float32 or bfloat16, finite, without
     a softmax, and have a gradient. Initial weights come from torch's global
     generator, seeded the same on every rank. In evaluation mode a sample's outputs follow from this
-    sample alone.
+    sample alone. A language model takes shorter windows of tokens, too: ``fedmpi sample`` begins
+    with one token.
 
     ``parameter.prunable = True`` or ``False`` overrules the choice of pruned parameters, and
     ``requires_grad = False`` freezes. ValueError for a shape that it cannot take.

@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     OWN_TEST = 17    # the samples that a client is tested on
     ENCODE = 18      # random encodings of messages
     KIND = 19        # the network of each client, if there are several
+    GENERATE = 20    # text from a trained model
 
 
 def stream(seed, purpose, *key):

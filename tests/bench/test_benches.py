@@ -3,11 +3,14 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import environment, find_mpirun
 
 from fedmpi.bench import round as works
+
+ROOT = Path(__file__).parents[2]
 
 
 def ratio(output, name="ratio"):
@@ -94,3 +97,21 @@ launch.on_ranks(ranks, Idle, print)
     done = subprocess.run([mpirun, "-n", "3", sys.executable, "-c", code], env=environment(), timeout=60,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0 and "worked: [1, 2]" in done.stdout and "worked: [1]" in done.stdout, done.stdout
+
+
+def test_rounds_of_a_language_model(fedmpi):
+    sizes = ("--model", "gpt:depth=1,width=16,heads=2", "--vocab", 64, "--context", 16, "--batch-size", 4,
+             "--local-steps", 2, "--clients", 2, "--precision", "float32", "--device", "cpu")
+    output = fedmpi(2, "bench", "language", *sizes, "--repeats", 1)
+    assert "2 clients of 2 steps, batch 4 x 16 tokens, 1 worker on a CPU" in output
+    assert "tokens a second" in output and ratio(output) > 0
+
+
+def test_large_models_on_a_gpu_at_a_toy_size(tmp_path):
+    environ = environment() | {"SIZE": "toy", "OUT": str(tmp_path)}
+    environ["PATH"] = f"{Path(sys.executable).parent}:{environ['PATH']}"
+    done = subprocess.run([ROOT / "jobs/gpu-large.sh"], env=environ, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "second round" in (tmp_path / "large.log").read_text()
+    assert "tokens a second" in (tmp_path / "medium.log").read_text()
+    assert (tmp_path / "sparse.json").exists()
