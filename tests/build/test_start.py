@@ -159,5 +159,9 @@ def test_a_model_of_other_tokens_is_refused(fedmpi, tmp_path):
     fedmpi(1, "export-model", tmp_path / "one.h5", "--out", tmp_path / "one.safetensors")
     told = fedmpi(1, "train", *lm, "--dataset", "text:file=two.txt,context=8", "--out", tmp_path / "two.h5",
                   "--init-from", tmp_path / "one.safetensors", code=2)
+    more = ("--dataset", "text:file=one.txt,context=8", "--init-from", tmp_path / "one.safetensors", "--adapters",
+            "lora:rank=2", "--out", tmp_path / "tuned.h5")
+    fedmpi(1, "train", *lm, *more)
+    assert "abcd" in fedmpi(1, "sample", tmp_path / "tuned.h5", "--prompt", "abcd", "--tokens", 3)
     assert "was trained on other tokens than those of the data set: token 3 is 'd' there and 'e' here" in " ".join(
         told.split())
