@@ -3,7 +3,7 @@
 # eight speakers of the other half. All weights by FedAvg, adapters by FedIT, FFA-LoRA and FLoRA. The rate of each
 # method is chosen among RATES by the validation loss at seed 0; further seeds take this rate. Some 10 minutes on one
 # idle core. Results: jobs/results/adapters.md.
-#   DATA=... (tinyshakespeare/input.txt in it)   OUT=runs/adapters   SEEDS="0 1 2"   RATES="0.003 0.01"
+#   DATA=... (tinyshakespeare/input.txt in it)   OUT=runs/adapters   SEEDS="0 1 2"   RATES="..."   METHODS="full fedit ffa flora"
 set -euo pipefail
 DATA=${DATA:-data} OUT=${OUT:-runs/adapters} HERE=$(dirname "$0")
 PYTHON=${PYTHON:-python}
@@ -40,9 +40,9 @@ tune() {     # method, rate, seed
 }
 
 tune none 0.0000001 0
-for method in full fedit ffa flora; do
+for method in ${METHODS:-full fedit ffa flora}; do
   tried=()
-  for rate in ${RATES:-0.003 0.01}; do
+  for rate in ${RATES:-0.0003 0.001 0.003 0.01}; do
     tune $method "$rate" 0
     tried+=("$OUT/$method-lr$rate-s0.h5")
   done

@@ -147,6 +147,12 @@ def test_a_head_gets_no_adapter_and_a_layer_alone_does():
     assert len(adapters_of(adapted(lora(rank=1, on="all"), nn.Linear(2, 1)))) == 1
 
 
+def test_a_layer_in_two_places_gets_no_adapter():
+    twice, once = nn.Linear(4, 4), nn.Linear(4, 4)
+    network = adapted(lora(rank=1, on="all"), nn.Sequential(twice, once, twice))
+    assert [each.weight for each in adapters_of(network)] == ["1.weight"]
+
+
 @pytest.mark.parametrize("options, told", [
     ({"rank": 0}, "rank must be >= 1, got 0"), ({"alpha": 0.0}, "alpha must be a number above 0, got 0"),
     ({"on": "("}, r"on must be a regular expression, got '\('")])
@@ -158,6 +164,7 @@ def test_impossible_options_are_refused(options, told):
 @pytest.mark.parametrize("part, told", [
     (lora(on="nowhere"), "on=nowhere fits no linear layer of the model; it has blocks.0.attention.query"),
     (lora(rank=17), "rank must be at most 16, the smaller side of blocks.0.attention.query, got 17"),
+    (lora(also="query"), "also names the weight of blocks.0.attention.query, which has an adapter"),
     (lora(also="nothing"), "also=nothing fits no parameter")])
 def test_a_network_without_a_place_is_told(part, told):
     with pytest.raises(ValueError, match=told):

@@ -135,10 +135,14 @@ def _with_adapters(network, on, pattern, rank, scale, trained, gen, base):
         if rank > smaller_side:
             raise ValueError(f"rank must be at most {smaller_side}, the smaller side of {path}, "
                              f"got {rank}")
+        if layer.weight.requires_grad:
+            raise ValueError(f"also names the weight of {path}, which has an adapter; leave it to "
+                             "the adapter, or out of on")
         adapted = LoraLinear(layer, rank, scale, base)
         drawn_A(adapted.lora_A.data, gen)
         for name in ("lora_A", "lora_B"):
-            getattr(adapted, name).requires_grad_(name in trained)
+            matrix = getattr(adapted, name)
+            matrix.requires_grad_(name in trained)
         network = _replaced(network, path, adapted)
     return network
 
@@ -146,17 +150,17 @@ def _with_adapters(network, on, pattern, rank, scale, trained, gen, base):
 def _linear_layers(network):
     """``{path: layer}`` of the layers that may have an adapter.
 
-    Not among them: layers that share their weight, as a head with its table does, those that no
-    mask may prune, as the head of a language model, and those of torch's own attention, which reads
-    their weights past the layer.
+    Left out are layers in two places, or of a weight in two layers, as a head tied to its table;
+    dense layers, as the head of a language model; and kinds of linear layers, as torch's own
+    attention has one and reads its weight past the layer.
     """
     holders = {}
-    for module in network.modules():
+    # A layer in two places holds its weight twice.
+    for _, module in network.named_modules(remove_duplicate=False):
         for parameter in module.parameters(recurse=False):
             holders[id(parameter)] = holders.get(id(parameter), 0) + 1
     layers = {}
     for path, module in network.named_modules():
-        # Kinds of linear layers may have a way of their own.
         if type(module) is not nn.Linear:
             continue
         is_shared = holders[id(module.weight)] > 1
@@ -189,8 +193,11 @@ def _thaw(network, wishes):
 def _parameters(network, wish):
     """The parameters that one part of ``also`` names."""
     if wish == "norms":
-        norms = [module for module in network.modules() if isinstance(module, NORMS)]
-        return [parameter for norm in norms for parameter in norm.parameters(recurse=False)]
+        of_norms = []
+        for module in network.modules():
+            if isinstance(module, NORMS):
+                of_norms += module.parameters(recurse=False)
+        return of_norms
     pattern = r"(^|\.)bias$" if wish == "biases" else wish
     # A head tied to a table is the same parameter by another name.
     named = network.named_parameters(remove_duplicate=False)
