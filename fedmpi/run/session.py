@@ -153,9 +153,10 @@ def _divide(options, transport):
 
 def _connected(setup, transport, path, say):
     """The ``Setup`` with its transport, after every node has the data."""
-    from fedmpi.build.federation import shared_arrays, without_pixels
+    from fedmpi.build.federation import without_pixels
+    from fedmpi.build.setup import shared_arrays
     data = {"kind": "data", "goes_on": _goes_on(path)}
-    transport.share(data, shared_arrays(setup.data))
+    transport.share(data, shared_arrays(setup))
     return setup._replace(
         data=without_pixels(setup.data),
         # The state has its own: 4 bytes a weight.
