@@ -88,7 +88,16 @@ def message(setup, state):
         "constants": run.fixed.constants,
         "merges": int(state["strategy"].get("merges", 0))
     }
-    return meta, {"last_sent_mask": array} | _unsent(setup, state)
+    return meta, {"last_sent_mask": array} | _first_values(setup) | _unsent(setup, state)
+
+
+def _first_values(setup):
+    """``{"first": (P,) float32}``: the values with which clients begin that keep some of their own,
+    if they come from a file, which rank 0 alone reads."""
+    in_part = setup.parts.strategy.travels is not None
+    if not (in_part and setup.options["init_from"]):
+        return {}
+    return {"first": setup.network.first.numpy()}
 
 
 def _unsent(setup, state):

@@ -31,13 +31,15 @@ class Home(NamedTuple):
     spare: dict | None            # see ``Task.spare``; None on a GPU, whose recorder has its own
 
 
-def home(model, loss, device, options, meta, shared, personal, unsent=None, in_part=False):
+def home(model, loss, device, options, meta, shared, personal, first=None, unsent=None,
+         in_part=False):
     """The ``Home`` of ``model``, which trains on ``loss``, by the set-up message ``meta``.
 
     ``shared`` holds the node's shared arrays, its frozen parameters among them. ``personal(layout)``
-    names personal tensors, or is None. ``unsent`` are rank 0's values at the layout's
-    ``unsent_positions``; None: as the factory made them here. ``in_part``: a part of the model
-    travels in a round. UserError if the model differs from rank 0's.
+    names personal tensors, or is None. ``first (P,)`` are the model's first values, and ``unsent``
+    rank 0's values at the layout's ``unsent_positions``; None: as the factory made them here.
+    ``in_part``: a part of the model travels in a round. UserError if the model differs from rank
+    0's.
     """
     model = model.to(device)
     layout, x, g = bind(model, meta["statistics"])
@@ -49,6 +51,8 @@ def home(model, loss, device, options, meta, shared, personal, unsent=None, in_p
                         "rank than on rank 0: draw them by torch's generator, which is seeded "
                         "alike on all ranks")
     layout = laid_out(layout, model, personal)
+    if first is not None:
+        x.copy_(first)
     if unsent is not None:
         x[layout.unsent_positions.to(device)] = unsent.to(device)
     initial = None

@@ -129,7 +129,8 @@ class Worker:
             meta=meta,
             shared=self.data,
             personal=strategy.personal,
-            unsent=_unsent(arrays),
+            first=_copied(arrays, "first"),
+            unsent=_copied(arrays, "unsent"),
             in_part=strategy.travels is not None)
         self.layout = self.home.layout
         # Changes of the base that this rank has made.
@@ -485,12 +486,12 @@ class Worker:
         return answers.joined(self.accumulator, self.parts.strategy.answers, K, start, stop)
 
 
-def _unsent(arrays):
-    """The set-up message's values that no model message brings, or None."""
-    if "unsent" not in arrays:
+def _copied(arrays, name):
+    """The tensor of this name in a set-up message, or None."""
+    if name not in arrays:
         return None
     # Copy: the message's own memory is free again.
-    return torch.from_numpy(arrays["unsent"].copy())
+    return torch.from_numpy(arrays[name].copy())
 
 
 def _raising(error):

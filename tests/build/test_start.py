@@ -10,7 +10,7 @@ from fedmpi.core.adapters import merged_state
 from fedmpi.core.errors import UserError
 from fedmpi.methods.models.gpt import gpt
 from fedmpi.read import adapters, trained
-from fedmpi.store import read_run
+from fedmpi.store import read_run, verify
 
 OPTIONS = {"model": "gpt:depth=1", "init_from": "", "also_model": [], "server_model": None}
 SMALL = ("--clients", 3, "--rounds", 2, "--local-epochs", 1, "--train-samples", 200, "--lr", 0.01,
@@ -111,6 +111,19 @@ def test_a_run_begins_where_another_ended_and_its_model_is_written(fedmpi, base,
     for name in frozen:
         assert torch.equal(state[name], before[name]) == (kind != "none")
     assert not torch.equal(state["blocks.0.attention.query.weight"], before["blocks.0.attention.query.weight"])
+
+
+def test_clients_with_values_of_their_own_begin_with_those_of_the_file(fedmpi, base, tmp_path):
+    files = []
+    for ranks, until in ((1, 2), (3, 2), (1, 1)):
+        out = tmp_path / f"{ranks}-{until}.h5"
+        fedmpi(ranks, "train", *SMALL, "--strategy", "diloco:fragments=2,inner=reset", "--init-from", base,
+               "--until", until, "--out", out)
+        files.append(out)
+    fedmpi(3, "train", "--resume", files[-1])
+    assert not list(verify(*files))
+    # From the factory's values the loss would be that of a network that knows nothing.
+    assert read_run(files[0]).rounds["loss"][0] < read_run(base.with_name("base.h5")).rounds["loss"][0]
 
 
 def test_the_exported_model_has_the_outputs_of_the_one_that_was_evaluated(fedmpi, base, tmp_path):
