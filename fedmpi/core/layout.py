@@ -158,8 +158,9 @@ class Layout:
         return self._whole(self.slots)
 
     def _whole(self, slots):
-        """The ``Support`` of whole tensors, without personal ones."""
-        travelling = [slot for slot in slots if slot.name not in self.personal]
+        """The ``Support`` of whole tensors, without personal ones and those of the base."""
+        stays = {*self.personal, *self.base}
+        travelling = [slot for slot in slots if slot.name not in stays]
         return Support(torch.empty(0, dtype=torch.int32), spans_of(travelling))
 
     @cached_property
