@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Fine-tuning with adapters: a small GPT trained on one half of the speakers of tiny Shakespeare, then fine-tuned by
 # eight speakers of the other half. All weights by FedAvg, adapters by FedIT, FFA-LoRA and FLoRA. The rate of each
-# method is chosen among RATES by the validation loss at seed 0; further seeds take this rate. Some 10 minutes on one
-# idle core. Results: jobs/results/adapters.md.
+# method is chosen among RATES by the validation loss at seed 0; further seeds take this rate. Half an hour on one
+# idle core, by estimate. Results: jobs/results/adapters.md.
 #   DATA=... (tinyshakespeare/input.txt in it)   OUT=runs/adapters   SEEDS="0 1 2"   RATES="..."   METHODS="full fedit ffa flora"
 set -euo pipefail
 DATA=${DATA:-data} OUT=${OUT:-runs/adapters} HERE=$(dirname "$0")

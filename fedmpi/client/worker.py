@@ -144,6 +144,9 @@ class Worker:
         code, array = meta["last_sent_mask"], arrays["last_sent_mask"]
         self.last_mask = positions.decode(code, array, self.layout.Q)
         self.model_of = node_model(self.layout.P, self.memory)
+        if self.layout.base:
+            # Each rank lays its own base into the model.
+            self.model_of = None
         self.accumulator = None
         if meta["sums_on_workers"]:
             self.accumulator = answers.empty_accumulator(

@@ -140,7 +140,7 @@ def _merge(state, x, updates, weights):
     stack = _stacked(trained, held, weights, places)
     # The mean of all else that is trained; that of the adapters is written over.
     step = mean(updates, weights)
-    x = moved(x, updates.support, step)
+    x = moved(x, updates.places, step)
     _add(x, stack, places, state["scales"])
     _begin_anew(x, places)
     merges = state["merges"] + 1
