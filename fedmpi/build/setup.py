@@ -8,6 +8,7 @@ from fedmpi.build.federation import shared_arrays as arrays_of_data
 from fedmpi.build.network import Network, network
 from fedmpi.build.parts import Parts
 from fedmpi.build.server import server_parts
+from fedmpi.core.allocator import apart
 from fedmpi.build.start import start
 from fedmpi.core.tensors import frozen_arrays
 from fedmpi.methods.datasets.dataset import num_outputs, sample_shape
@@ -37,7 +38,9 @@ def set_up(options, device, dataset=None):
     ``fedmpi.build.check``.
     """
     options, parts = making.made(options, dataset)
-    data, model = dealt_out(options, parts)
+    # The model's tensors soon move into one vector.
+    with apart():
+        data, model = dealt_out(options, parts)
     # Classes have names, too, which a fine-tuned model may change.
     tokens = parts.dataset.names if parts.dataset.stream else ()
     init_digest = start(model, options, tokens)

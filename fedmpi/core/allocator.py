@@ -45,6 +45,24 @@ def in_huge_pages(tensor):
     return tensor
 
 
+@contextlib.contextmanager
+def apart():
+    """Inside the block each block of 1 MiB and more has pages of its own, and leaves no hole.
+
+    For tensors that soon move elsewhere. Holes in huge pages would be filled again, unused.
+    """
+    _pages_of_their_own(1 << 20)
+    try:
+        yield
+    finally:
+        _pages_of_their_own(32 << 20)
+
+
+def _pages_of_their_own(num_bytes):
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, num_bytes)
+
+
 def give_back():
     """Hand all freed memory back to the kernel, as far as whole pages are free.
 
