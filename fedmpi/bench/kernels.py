@@ -93,7 +93,7 @@ def csr(W, mask):
     return Kernel(forward, backward_x, backward_w)
 
 
-def block(W, mask, size):
+def bsr(W, mask, size):
     """Kept blocks of ``size`` x ``size``, by torch's compressed rows of blocks (MKL on a CPU).
 
     dW: the blocks' rows of dY and columns of X, gathered, in one batched product; in large batches
@@ -137,6 +137,17 @@ def block(W, mask, size):
         return gradient
 
     return Kernel(forward, backward_x, backward_w)
+
+
+def own(W, mask, name):
+    """A kernel of ``fedmpi.compute.sparse_products``. dX and dW each lay out dY, as one step would
+    not."""
+    from fedmpi.compute import sparse_products
+    pattern = sparse_products.KERNELS[name](mask.numpy())
+    return Kernel(
+        lambda X: sparse_products.product(pattern, X, W),
+        lambda dY: sparse_products.product(pattern, dY, W, transposed=True),
+        lambda dY, X: sparse_products.gradients(pattern, X, W, dY))
 
 
 def _tiles(matrix, size):

@@ -15,11 +15,14 @@ import torch
 
 from fedmpi.bench import kernels
 from fedmpi.bench.ratios import ratios
+from fedmpi.compute.kernels import missing
 
 PRODUCTS = ("forward", "dX", "dW")
 ALL_PRODUCTS = (*PRODUCTS, "step")
 # Beside dense ones.
-OTHERS = ("masked", "bf16", "csr", "block")
+OTHERS = ("masked", "bf16", "csr", "bsr", "single", "block")
+# Those of ``--kernel``, the last one in blocks of SIDE alone.
+OWN, SIDE = ("single", "block"), 8
 # The least seconds that a timing lasts: shorter work is repeated.
 LEAST_S = 0.002
 # The aim: so many times as fast a step as dense at this sparsity, in blocks.
@@ -36,8 +39,8 @@ def measure(sizes, batches, sparsities, block, repeats, path, say):
     torch.manual_seed(0)
     rows = []
     say("a linear layer of n x n, one thread: milliseconds a step (forward, dX, dW) when dense, and")
-    say(f"how many times as fast the others are; block: {block}x{block}; dense and csr masks at "
-        "random")
+    say("how many times as fast the others are; csr (MKL) and single: any mask; bsr (MKL) and "
+        f"block: masks of {block}x{block}")
     columns = _right_aligned(OTHERS)
     say(f"{'n':>6}{'batch':>7}{'sparsity':>10}{'dense ms':>10}{columns}")
     for n in sizes:
@@ -95,8 +98,12 @@ def _cell(n, batch, sparsity, block, repeats):
         "masked": kernels.masked(W, single),
         "bf16": kernels.bf16(W, single),
         "csr": kernels.csr(W, single),
-        "block": kernels.block(W, in_blocks, block),
+        "bsr": kernels.bsr(W, in_blocks, block),
     }
+    if not missing():
+        contenders["single"] = kernels.own(W, single, "single")
+        if block == SIDE:
+            contenders["block"] = kernels.own(W, in_blocks, "block")
     X, dY = torch.randn(batch, n), torch.randn(batch, n)
     taken = _turns(contenders, X, dY, repeats, _cpu_s)
     facts = {"device": "cpu", "n": n, "batch": batch, "sparsity": sparsity}
@@ -193,8 +200,9 @@ def _on_gpu(sizes, batches, repeats, say):
 
 
 def _of(rows, kernel, product):
-    """The first row of a kernel and product."""
-    return next(row for row in rows if (row["kernel"], row["product"]) == (kernel, product))
+    """The first row of a kernel and product; None without one."""
+    of_both = [row for row in rows if (row["kernel"], row["product"]) == (kernel, product)]
+    return of_both[0] if of_both else None
 
 
 def _right_aligned(words):
@@ -208,7 +216,8 @@ def _line(n, batch, sparsity, cell):
     speeds = []
     for name in OTHERS:
         step = _of(cell, name, "step")
-        speeds.append(f"{step['times_as_fast']:.2f}")
+        # A kernel that is not installed, or knows no blocks of this size.
+        speeds.append("-" if step is None else f"{step['times_as_fast']:.2f}")
     return f"{n:6}{batch:7}{sparsity:10g}{dense_ms:10.3f}{_right_aligned(speeds)}"
 
 
@@ -234,24 +243,27 @@ def _say_crossovers(rows, sparsities, say):
         setting = row["n"], row["batch"]
         cells.setdefault(setting, []).append(row)
     for (n, batch), cell in cells.items():
-        for kernel in ("csr", "block"):
+        for kernel in ("csr", "bsr", *OWN):
             crossings = [_crossover_word(cell, kernel, product) for product in ALL_PRODUCTS]
             say(f"{n:6}{batch:7}{kernel:>8}{_right_aligned(crossings)}")
 
 
 def _crossover_word(rows, kernel, product):
     """``0.95`` or ``never``."""
+    if _of(rows, kernel, product) is None:
+        return "-"
     least = crossover(rows, kernel, product)
     return "never" if least is None else f"{least:g}"
 
 
 def _say_aim(rows, block, say):
     """Print the least and the most speed-up of a step in blocks at the sparsity of the aim."""
-    speeds = []
-    for row in rows:
-        setting = (row["kernel"], row["product"], row["sparsity"])
-        if setting == ("block", "step", AIM_SPARSITY):
-            speeds.append(row["times_as_fast"])
-    if speeds:
-        say(f"a step in {block}x{block} blocks at sparsity {AIM_SPARSITY}: {min(speeds):.2f} to "
-            f"{max(speeds):.2f} times as fast as dense; the aim is {AIM}")
+    for kernel in ("bsr", "block"):
+        speeds = []
+        for row in rows:
+            setting = (row["kernel"], row["product"], row["sparsity"])
+            if setting == (kernel, "step", AIM_SPARSITY):
+                speeds.append(row["times_as_fast"])
+        if speeds:
+            say(f"{kernel}: a step in {block}x{block} blocks at sparsity {AIM_SPARSITY} is "
+                f"{min(speeds):.2f} to {max(speeds):.2f} times as fast as dense; the aim is {AIM}")

@@ -36,7 +36,7 @@ from fedmpi.wire.codecs import fitted
 SPARSITY = 0.9
 # Inputs of the model's only layer.
 WIDTH = 4000
-OPTIONS = {"device": "cpu", "precision": "float32"}
+OPTIONS = {"device": "cpu", "precision": "float32", "kernel": "dense"}
 # The message of a worker that is ready for the next model.
 READY = np.zeros(8, np.uint8)
 # Ranks wait for nothing for so long.
@@ -299,9 +299,9 @@ def _worker(network):
         "wants_single_updates": True,
         "statistics": [],
         "constants": "",
+        "merges": 0,
     }
-    arrays = {"last_sent_mask": known_array, "frozen": np.zeros(0, np.uint8)}
-    worker.receive(setup, arrays)
+    worker.receive(setup, {"last_sent_mask": known_array})
     return worker
 
 

@@ -2,11 +2,12 @@
 
 import torch
 
-from fedmpi.build import groups, kinds, server_data, smaller
+from fedmpi.build import groups, kernels, kinds, server_data, smaller
 from fedmpi.build.facts import parts_with_facts
 from fedmpi.build.federation import named
 from fedmpi.build.network import sample
 from fedmpi.build.server import min_samples_seen
+from fedmpi.catalog import PRUNERS
 from fedmpi.compute.several import networks_of
 from fedmpi.compute.stacked_forward import refusal
 from fedmpi.core.errors import UserError
@@ -14,13 +15,17 @@ from fedmpi.core.parts import Descent
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.core.words import plural
 from fedmpi.methods.datasets.dataset import model_dtype
+from fedmpi.plugins.spec import split
 from fedmpi.server.fold import still
+
+# Pruners that treat adapters as such.
+OF_ADAPTERS = ("dense", "ranks")
 
 
 def check(setup):
     """UserError if the run cannot work. Each part has rules of its own, ``refuses``; the others
     stand here."""
-    options, parts, data, network, run = setup
+    options, parts, data, network, run, _ = setup
     N = len(data.sizes)
     if not 1 <= run.cohort <= N:
         raise UserError(
@@ -34,15 +39,25 @@ def check(setup):
     for option, part, facts in parts_with_facts(options, parts, data, network.layout):
         for line in part.refuses(facts):
             raise UserError(f"{option}: {line}")
+    _check_adapters(options, network.layout)
     if parts.strategy.fits is not None:
         _check_strategy_fits(options, parts.strategy, data, network)
     _check_accumulate(options, network)
+    kernels.check(setup)
     if network.batch_norm:
         _check_batches(options, data)
     if options["together"] > 1:
         _check_together(options, parts, data, network)
     # Last, as parts may rely on all that was checked.
     _rehearse(setup)
+
+
+def _check_adapters(options, layout):
+    """UserError for a pruner that would cut adapters in place of the model beside them."""
+    name, _ = split(options["pruner"])
+    if layout.adapters and name in PRUNERS and name not in OF_ADAPTERS:
+        raise UserError(f"--pruner {options['pruner']}: --adapters {options['adapters']} freezes "
+                        "the model, and masks would cut adapters; take --pruner dense, or ranks")
 
 
 def _check_strategy_fits(options, strategy, data, network):
@@ -154,7 +169,7 @@ def apart(options, parts, data, network):
 def _rehearse(setup):
     """Try one merge, of updates of 0, and the feature skew of one sample: they may refuse the run's
     layout or data."""
-    options, parts, data, network, run = setup
+    options, parts, data, network, run, _ = setup
     C = run.timing.buffer or run.cohort
     _rehearse_merge(options, parts.strategy, network, C)
     has_skew = data.features.any()

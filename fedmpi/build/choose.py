@@ -41,7 +41,7 @@ def decided(setup, device, workers, say):
 def together(setup, device, workers, say):
     """1, or the fastest of SIZES that leaves work for all ``workers``. ``say(line)`` takes the
     times on ``device``."""
-    options, parts, data, network, _ = setup
+    options, parts, data, network, *_ = setup
     why = apart(options, parts, data, network)
     if why:
         say(f"--together 0: {why}: one by one")

@@ -8,13 +8,13 @@ import torch
 from fedmpi.build.options import KIND_OF, PARTS
 from fedmpi.build.server import lengths
 from fedmpi.catalog import KINDS
-from fedmpi.core.parts import Facts
+from fedmpi.core.parts import Descent, Facts
 from fedmpi.methods.datasets.dataset import whole_numbers
 from fedmpi.methods.tasks import classification
 from fedmpi.plugins.spec import parse
 
 # Kinds of which a run has one part; the parts are asked in this order.
-ONE = ("strategy", "optimiser", "schedule", "pruner", "weighting",
+ONE = ("strategy", "adapters", "optimiser", "schedule", "pruner", "weighting",
        "codec", "timing", "sampler", "devices", "noise")
 
 
@@ -49,6 +49,7 @@ def of_run(options, parts, data, layout):
     epochs, steps, _ = of_clients.max(axis=1).tolist()
     fewest_steps = of_clients[1].min()
     pruner = parts.pruner
+    local = parts.strategy.local
     common_model = pruner.masks is None and pruner.units is None
     even = _even(parts.weighting, data.sizes)
     ids = whole_numbers(data.dataset)
@@ -76,6 +77,7 @@ def of_run(options, parts, data, layout):
         linear=parts.strategy.linear,
         linear_steps=parts.optimiser.travelled is not None,
         optimiser_state=tuple(parts.optimiser.init(torch.zeros(1))),
+        resumes=isinstance(local, Descent) and local.resumes,
         clipped=options["clip_norm"] > 0,
         same_steps=steps == fewest_steps,
         headline=parts.task.headline,
@@ -92,7 +94,8 @@ def of_run(options, parts, data, layout):
         own_tests=options["client_test"] > 0,
         even=even,
         shape=tuple(data.shape),
-        ids=ids)
+        ids=ids,
+        stream=data.dataset.stream is not None)
 
 
 def _named(options):

@@ -9,7 +9,7 @@ SHOWN = 3        # names of weights in a warning
 
 def warnings(setup):
     """Lines for the user: first of options, then each part's own, then of the model."""
-    options, parts, data, network, _ = setup
+    options, parts, data, network, *_ = setup
     yield from _without_effect(options, data)
     yield from held_out.remarks(options, data)
     for said, part, facts in parts_with_facts(options, parts, data, network.layout):

@@ -80,10 +80,12 @@ def _smallest(kept):
 
 def _lies_in_message(home, arrays, support):
     """Whether a message holds the whole vector as it is, on the device."""
-    values = arrays.get("values")
-    is_float32 = values is not None and values.dtype == np.float32
+    on_host = home.device.type == "cpu"
     has_all = len(support) == home.layout.P
-    return is_float32 and has_all and home.device.type == "cpu"
+    values = arrays.get("values")
+    if values is None or not (on_host and has_all):
+        return False
+    return values.dtype == np.float32
 
 
 def _is_of_node(home, model_of):

@@ -8,7 +8,7 @@ import torch
 from fedmpi.compute.staging import resident
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.methods.datasets.dataset import inputs, laid
-from fedmpi.methods.datasets.stream import windows
+from fedmpi.methods.datasets.stream import in_order, windows
 
 # The server's shards, in their order; they come after the clients'.
 SERVER = ("validation", "server")
@@ -97,7 +97,8 @@ def _windows(samples, starts):
 
 
 def stretch(samples, shard):
-    """(m,) int64: the tokens of a client's stretch, or None where samples are no windows."""
+    """(m,) int64: the tokens of a client's stretch, by its faults; None where samples are no
+    windows."""
     if not samples.window or shard >= samples.N:
         return None
     data = samples.data
@@ -107,6 +108,10 @@ def stretch(samples, shard):
     # Of the tokens after the last window only its last target is used.
     after_last = starts[-1] + samples.window + 1
     tokens = data["x_train"][first:after_last].astype(np.int64)
+    for number, fault in enumerate(samples.faults):
+        if fault.tokens is not None and _has(samples, shard, number):
+            gen = stream(samples.seed, Purpose.FAULT, number, shard, 1)
+            tokens = fault.tokens(tokens, gen)
     return _on_device(samples, tokens)
 
 
@@ -126,6 +131,8 @@ def first_two(samples):
 
 def of_client(samples, client):
     """``(inputs, labels)`` of a client, by its feature skew and faults, or of a server's shard."""
+    if any(fault.tokens is not None for fault in faults_of(samples, client)):
+        return in_order(stretch(samples, client), samples.window)
     x, labels, index = raw(samples, client)
     if client >= samples.N:
         return laid(x), labels

@@ -220,6 +220,7 @@ def task_of(parts, home, samples, job, received, base, message=None, kept=None):
         rates=parts.rates,
         clip_norm=parts.clip_norm,
         accumulate=parts.accumulate,
+        kernels=parts.kernels,
         steps=parts.steps,
         augment=parts.augment,
         objective=parts.objective,

@@ -225,6 +225,24 @@ def bench_memory(model, rounds, limit):
     return measure(model, rounds, limit, say)
 
 
+@bench.command("sparse-step")
+@click.option("--width", type=click.IntRange(8), default=768, show_default=True)
+@click.option("--depth", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--heads", type=click.IntRange(1), default=12, show_default=True)
+@click.option("--context", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--batch", type=click.IntRange(1), default=16, show_default=True)
+@click.option(
+    "--sparsity", "sparsities", type=click.FloatRange(0, 1, max_open=True), multiple=True,
+    default=(0.5, 0.8, 0.9, 0.95), show_default=True, help="May be given several times.")
+@click.option("--steps", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+def bench_sparse_step(width, depth, heads, context, batch, sparsities, steps, repeats):
+    """A whole training step of a sparse GPT with the kernels of train --kernel against the dense
+    step, on one thread. A minute or two."""
+    from fedmpi.bench.sparse_step import measure
+    return measure(width, depth, heads, context, batch, sparsities, steps, repeats, say)
+
+
 # 124 million weights are the smallest GPT-2.
 @bench.command("large")
 @click.option(
@@ -301,7 +319,8 @@ def bench_language(device, repeats, **sizes):
     help="Where to write all figures.")
 def bench_sparse(sizes, batches, sparsities, block, repeats, path):
     """When sparse products beat dense ones: forward and both backward products of a linear layer,
-    dense, masked, in bf16, by single weights (CSR) and by blocks, on one thread, and 2:4 on a GPU.
+    dense, masked, in bf16, by MKL's sparse products (csr, bsr) and by the kernels of train --kernel
+    (single, block), on one thread, and 2:4 on a GPU.
     Under two minutes; --n 4096 takes several: fedmpi bench sparse --json sparse.json."""
     undivided = [n for n in sizes if n % block]
     if undivided:

@@ -22,6 +22,12 @@ from fedmpi.core.wide import terminal_width
     "also-model",
     "Another network that clients train: they are dealt out evenly to --model and these")
 @part("server-model", "The network that the server alone has, for strategies with one", "none")
+@click.option(
+    "--init-from", type=click.Path(dir_okay=False), metavar="MODEL.safetensors",
+    shell_complete=completion.files(".safetensors"),
+    help="Begin with the weights of this file, of fedmpi export-model or of the same names and "
+         "shapes.  [default: as --model and --seed make them]")
+@part("adapters", "Small matrices that are trained beside a frozen model")
 @part("task", "What it is trained for and measured by")
 @click.option(
     "--cohort", type=click.IntRange(0),
@@ -59,6 +65,11 @@ from fedmpi.core.wide import terminal_width
     "--precision", type=click.Choice(["float32", "bf16"]),
     help="Of the clients' products and convolutions; weights and what is sent stay float32. bf16 "
          "is faster where the processor or GPU has it.  [default: float32]")
+@click.option(
+    "--kernel", metavar="dense|auto|single|block|LAYER=KERNEL,...",
+    help="Of the products of pruned linear layers in training, on a CPU: single and block skip "
+         "pruned weights. auto times them at the start, layer by layer, and keeps dense where it "
+         "is no slower.  [default: dense]")
 @part("strategy", "How clients train and the server merges")
 @part("pruner", "Which weights live")
 @part("contribution", "How contributions are scored")

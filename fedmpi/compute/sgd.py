@@ -7,6 +7,7 @@ from itertools import islice
 
 import torch
 
+from fedmpi.compute.kernels import multiplying
 from fedmpi.core.allocator import in_huge_pages
 from fedmpi.core.layout import views
 from fedmpi.core.parts import Descent, Trained
@@ -257,6 +258,7 @@ def _mask_again(task, x, operands):
         # Counts have another shape, and no mask.
         if tensor.shape == task.trainable.shape:
             tensor.mul_(task.trainable)
+    grow(task, state)
 
 
 def _start(task, descent, x):
@@ -287,9 +289,12 @@ def _first_state(task, descent, x):
     names = task.optimiser.init(x[:0]).keys()
     # A recorded step has tensors of its own.
     if task.recorder is None and task.inner.keys() == names:
-        return task.inner
-    state = _zeros(task, descent, x)
-    resume(state, task.inner)
+        state = task.inner
+    else:
+        state = _zeros(task, descent, x)
+        resume(state, task.inner)
+    if task.inner:
+        grow(task, state)
     return state
 
 
@@ -325,6 +330,12 @@ def resume(state, inner):
     """
     for name, tensor in inner.items():
         state[name].copy_(tensor)
+
+
+def grow(task, state):
+    """Give weights that have grown their place in the optimiser's ``state``, in place."""
+    if task.optimiser.grown is not None:
+        task.optimiser.grown(state, task.layout, task.mask)
 
 
 def shift_of(descent, task):
@@ -371,9 +382,13 @@ def _step(task, descent, x, sparse, operands):
     slopes = partial(_slopes, model, descent.loss or task.objective.loss, task.casting, trained)
     if task.accumulate > 1:
         slopes = partial(_added_up, slopes, task.accumulate)
+    # A watch wants the gradients of pruned weights, too.
+    kernels = {} if watch is not None else task.kernels
+    products = multiplying(kernels, model, layout, task.mask)
 
     def step(inputs, labels, lr=None):
-        value, gradients = slopes(inputs, labels)
+        with products():
+            value, gradients = slopes(inputs, labels)
         total.add_(value, alpha=len(labels))
         if as_a_vector:
             torch._foreach_copy_(parts_of_g, gradients)

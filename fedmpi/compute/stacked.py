@@ -21,7 +21,7 @@ from functools import partial
 import torch
 
 from fedmpi.compute.batch_plan import planned
-from fedmpi.compute.sgd import STATE, learning_rates, resume, shift_of, states_of
+from fedmpi.compute.sgd import STATE, grow, learning_rates, resume, shift_of, states_of
 from fedmpi.compute.stacked_forward import Step, averages, gradient, leaves, wide_forward
 from fedmpi.core.parts import Descent, Trained
 from fedmpi.core.support import count
@@ -129,6 +129,8 @@ def _start(tasks, descent):
     state = first.optimiser.init(X[:, :R])
     for row, task in enumerate(tasks):
         resume(_row(state, row), task.inner)
+        if task.inner:
+            grow(task, _row(state, row))
     for name, tensor in state.items():
         start[STATE + name] = tensor
     if descent.mu:

@@ -24,6 +24,7 @@ noise         ``Noise``                           the server, once before the ru
 features      ``Features``                        each worker, once for each of its clients
 fault         ``Fault``                           the server before the run, training clients
 model         a network, see ``Model``            every rank, once
+adapters      ``Adapters``                        every rank, once, on its new model
 task          ``Objective``                       clients in every step, and every evaluation
 devices       ``Devices``                         the server, at moments of virtual time
 sampler       ``Sampler``                         the server, at the start of a round
@@ -120,6 +121,7 @@ class Facts(NamedTuple):
     touched: int = 1              # clients that this part changes: of features and faults
     shape: tuple = ()             # of a sample
     ids: bool = False             # inputs are whole numbers that reach the model as they are
+    stream: bool = False          # samples are windows of a stream of tokens
     estimators: tuple = ()        # names of those that look at updates or ask for utilities
     fixed_masks: bool = True      # the first mask stays
     coded: bool = False           # the codec changes values
@@ -129,6 +131,7 @@ class Facts(NamedTuple):
     trained_otherwise: bool = False   # some clients' training is bent by a fault
     linear_steps: bool = True     # the optimiser says how far its steps go, see Optimiser.travelled
     optimiser_state: tuple = ()   # names of the tensors of the optimiser's state
+    resumes: bool = False         # clients keep the optimiser's state from round to round
     clipped: bool = False         # the user gave --clip-norm: gradients may be shortened
     same_steps: bool = False      # all clients take as many steps in a round
     headline: str = "accuracy"    # the task's metric by which models are compared
@@ -268,6 +271,9 @@ class Optimiser(NamedTuple):
     ``travelled(lrs (steps,)) -> float`` is the displacement of a constant gradient of 1 after
     steps of these learning rates; FedNova and SCAFFOLD divide by it. None: the step is not linear
     in the gradients (Adam).
+
+    ``grown(state, layout, mask (Q,) bool)`` changes the state of weights that have grown, in place;
+    ``state`` has no dimension but (R,). None: they begin at 0.
     """
 
     name: str
@@ -275,6 +281,7 @@ class Optimiser(NamedTuple):
     step: Callable
     travelled: Callable | None = None
     fused: Callable | None = None
+    grown: Callable | None = None
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing
 
@@ -427,6 +434,8 @@ class Task(NamedTuple):
     rates: Schedule | None = None                 # of lr; None: constant
     clip_norm: float = 0.0        # the largest norm of a step's gradient, 0: any
     accumulate: int = 1           # parts of a batch, whose gradients are added up
+    # {name of a weight: kernel} of linear layers that skip pruned weights in steps of training.
+    kernels: dict = {}
     steps: int = 0                # training ends after so many; 0: after the epochs
     augment: Augmentation | None = None
     objective: Objective | None = None            # the engine always gives one
@@ -490,6 +499,21 @@ class Lab(NamedTuple):
     round: Round
     mask: torch.Tensor            # (Q,) bool, of the model that was trained in this round
     fit: Callable | None = None
+
+
+class Adapters(NamedTuple):
+    """Small trained matrices beside a frozen model (``--adapters``).
+
+    ``attach(network, gen, base) -> network`` freezes the network's parameters but for a few, and
+    puts modules with an adapter in the place of others, see ``fedmpi.core.adapters``. Chance comes
+    from ``gen``, a torch generator, the same on every rank. ``base``: merges change the adapted
+    weights, which become buffers. All tensors that the network had keep their names. None: the whole
+    network is trained. ValueError for a network without a place for adapters.
+    """
+
+    attach: Callable | None = None
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
 
 
 # --- the server's side ---
@@ -598,6 +622,10 @@ class Strategy(NamedTuple):
     * ``travels(layout, t) -> Travels`` is the part of the model that travels in round t; None: all
       of it. Clients keep their own values of the whole model, beginning with the first one, and
       ``updates.U`` is 0 at all other entries. ``local`` is a Descent that ``arrives``.
+    * ``absorb(layout, x (P,), message)`` lets merges change the weights beside ``--adapters``
+      (``layout.base``), which neither train nor travel: it repeats the change of the last merge in
+      ``x``, a rank's own, in place, from the tensors of ``sends``. ``state["merges"]`` counts the
+      changes, and travels among ``sends``: a rank repeats each of them once.
 
     A client is tested on its own test part (``--client-test``) by the present model with the
     client's personal tensors laid over it, or by ``own_model(task) -> (P,)``, unless the result is
@@ -647,6 +675,7 @@ class Strategy(NamedTuple):
     by_entry: bool = False
     in_pieces: bool = False
     features: Callable | None = None
+    absorb: Callable | None = None
 
 
 @renamed(residuals="keeps_pruned_values")
@@ -932,7 +961,7 @@ class Fault(NamedTuple):
     estimators, 1 for an honest client. ``shards(shards, who, gen) -> (new list, source (clients,)
     int64)`` takes and gives int64 arrays of sample numbers; ``source`` is the origin of a client's
     copied samples, -1 for none. ``labels(labels (n,), classes, gen) -> copy``; ``inputs(inputs
-    (n, ...) float32, gen) -> new tensor``.
+    (n, ...) float32, gen) -> new tensor``; ``tokens(stretch (m,) int64, gen) -> copy``, of a text.
 
     ``local(task, train, previous) -> Trained`` replaces the strategy's local training, ``train()
     -> Trained``: it changes ``task.x (P,)`` in place, on trainable weights only. Its chance comes
@@ -945,6 +974,7 @@ class Fault(NamedTuple):
     shards: Callable | None = None
     labels: Callable | None = None
     inputs: Callable | None = None
+    tokens: Callable | None = None
     local: Callable | None = None
     needs_previous_model: bool = False
     refuses: Callable = nothing            # see Facts

@@ -157,8 +157,18 @@ def fault(spec):
         inputs = _random_images()
         change_inputs = partial(part.inputs, inputs)
         _check_inputs(inputs, change_inputs)
+    if part.tokens is not None:
+        _check_tokens(part.tokens)
     if part.shards is not None:
         _check_shards(part, who)
+
+
+def _check_tokens(change):
+    tokens = np.arange(100)
+    changed, again = twice(lambda: change(tokens, _gen()))
+    hold_type(changed, (100,), np.int64, "tokens are not (m,) int64")
+    hold_equal(changed, again, "the same generator made other tokens")
+    hold_equal(tokens, np.arange(100), "it wrote to the tokens")
 
 
 def _check_shards(part, who):

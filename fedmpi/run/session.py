@@ -83,12 +83,14 @@ def prepared(options, local, say):
     """
     from fedmpi.build.check import check
     from fedmpi.build.choose import decided
+    from fedmpi.build.kernels import kernels_decided
     from fedmpi.build.rehearsal import rehearse
     from fedmpi.build.setup import set_up
     setup = set_up(options, pick_device(options["server_device"], local))
     if not options["together"]:
         workers = max(1, rank_and_size()[1] - 1)
         setup = decided(setup, pick_device(options["device"], local), workers, say)
+    setup = kernels_decided(setup, say)
     check(setup)
     rehearse(setup)
     return setup
@@ -151,9 +153,10 @@ def _divide(options, transport):
 
 def _connected(setup, transport, path, say):
     """The ``Setup`` with its transport, after every node has the data."""
-    from fedmpi.build.federation import shared_arrays, without_pixels
+    from fedmpi.build.federation import without_pixels
+    from fedmpi.build.setup import shared_arrays
     data = {"kind": "data", "goes_on": _goes_on(path)}
-    transport.share(data, shared_arrays(setup.data))
+    transport.share(data, shared_arrays(setup))
     return setup._replace(
         data=without_pixels(setup.data),
         # The state has its own: 4 bytes a weight.

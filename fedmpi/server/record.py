@@ -170,6 +170,8 @@ def _model_columns(num_layers, objective):
                "the clients' learning rate, of the first local step of the round"),
         Column("sparsity", "float64", "1",
                "fraction of zeros among prunable weights of the model trained this round"),
+        Column("sparsity_all", "float64", "1",
+               "the same among all trained parameters, dense ones too"),
         Column("kept", "int64", "1", "prunable weights kept, by any client where masks differ"),
         Column("kept_layers", "int64", "1", "the same a layer, in the order of attrs/layers",
                width=num_layers, dim="layer"),
@@ -404,14 +406,16 @@ def _mask_columns(run, state, after, got, trained):
         of_one = int(torch.count_nonzero(mask))
         kept += of_one * len(rows)
     clients = got.clients[trained] if trained else got.clients
-    density = kept / len(masks) / mean_weights(run, clients)
+    weights, parameters = mean_weights(run, clients)
+    sparsity = 1 - kept / len(masks) / weights
     layers = run.layout.kept(union)
     moved = [0] * len(layers)
     # The same object has not changed: spare the comparison.
     if after["mask"] is not state["mask"]:
         moved = run.layout.kept(after["mask"] ^ state["mask"])
     return {
-        "sparsity": 1 - density,
+        "sparsity": sparsity,
+        "sparsity_all": sparsity * weights / parameters,
         "kept": sum(layers),
         "kept_layers": layers,
         "mask_changed": sum(moved),

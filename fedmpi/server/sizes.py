@@ -18,14 +18,15 @@ def layout_of(run, client):
 
 
 def mean_weights(run, clients):
-    """The number of prunable weights of a network, the mean over ``clients (A,)``."""
+    """``(weights, parameters)`` of a network, prunable ones and all: means over ``clients (A,)``."""
     if run.kinds is None:
-        return run.layout.num_weights
-    total = 0
-    for client in clients.tolist():
-        total += layout_of(run, client).num_weights
+        return run.layout.num_weights, run.layout.num_parameters
+    layouts = [layout_of(run, client) for client in clients.tolist()]
     # A round may have nobody.
-    return total / max(len(clients), 1)
+    count = max(len(layouts), 1)
+    weights = sum(layout.num_weights for layout in layouts)
+    parameters = sum(layout.num_parameters for layout in layouts)
+    return weights / count, parameters / count
 
 
 def dense_values(run, clients):

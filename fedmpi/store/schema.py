@@ -56,6 +56,7 @@ ATTRIBUTES = {
     "weights": "trained parameters", "prunable": "those that can be pruned",
     "frozen": "parameters that are not trained",
     "fixed_digest": "of frozen parameters and constants, empty where the model has neither",
+    "init_digest": "of the file of --init-from, empty without one",
     "flops_other": "FLOPs of one sample's forward pass that no mask thins out: dense (with dense parameters, and of "
                    "activations with each other) and frozen",
     "statistics": "the buffers that training moves, which are averaged",
@@ -67,6 +68,9 @@ ATTRIBUTES = {
                  "better; the unit of losses; all metrics. Older files have accuracy",
     "server_data": "the samples of --server-data: how many, how many of each label, and whether the strategy works "
                    "with labels",
+    "kernels": "of --kernel auto: of each pruned linear layer its shape, the rows of its inputs in a step, the weights "
+               "kept of the first mask, the milliseconds of its products by each kernel, and the kernel taken; older "
+               "files lack it",
     "estimators": "of contributions, the one that weighs first: spec, what it sees, whether its scores accumulate",
     "judged": "each estimator against the truth that was injected",
     "data_digest": "of data, partition, labels and faults", "devices_digest": "of the trace of devices",

@@ -9,14 +9,17 @@ from fedmpi.bench import kernels, sparse
 
 
 @pytest.mark.parametrize("batch", [3, 2 * kernels.TILE + 1, kernels.BY_ROWS])
-@pytest.mark.parametrize("name", ["masked", "csr", "block"])
+@pytest.mark.parametrize("name", ["masked", "csr", "bsr", "single", "block"])
 @pytest.mark.filterwarnings("ignore:Sparse (CSR|BSR)")
 def test_products_are_those_of_dense_weights(name, batch):
     torch.manual_seed(0)
     mask = sparse.random_blocks(32, 0.7, 8)
     W = torch.randn(32, 32)
-    options = (8,) if name == "block" else ()
-    kernel = getattr(kernels, name)(W, mask, *options)
+    if name in sparse.OWN:
+        kernel = kernels.own(W, mask, name)
+    else:
+        options = (8,) if name == "bsr" else ()
+        kernel = getattr(kernels, name)(W, mask, *options)
     X, dY = torch.randn(batch, 32), torch.randn(batch, 32)
     # The weights have moved since the kernel was made.
     W.copy_(torch.randn(32, 32) * mask)
@@ -55,7 +58,7 @@ def test_the_bench_prints_its_map_and_writes_it(fedmpi, tmp_path):
     assert "faster than dense from which sparsity on" in output and "the aim is 1.5" in output
     rows = json.loads(path.read_text())["rows"]
     cpu = [row for row in rows if row["device"] == "cpu"]
-    assert len(cpu) == 2 * 5 * 4
+    assert len(cpu) == 2 * 7 * 4
     assert {row["product"] for row in cpu} == {"forward", "dX", "dW", "step"}
 
 

@@ -13,6 +13,7 @@ from fedmpi import catalog
 from fedmpi.plugins.spec import make
 from fedmpi.compute.sgd import descend
 from fedmpi.core.errors import UserError
+from fedmpi.core.layout import bind
 from fedmpi.methods.models.lenet5 import lenet5
 from fedmpi.methods.models.small_cnn import small_cnn
 from fedmpi.core.parts import Descent
@@ -232,6 +233,51 @@ def test_the_run_file_says_what_the_optimiser_was(fedmpi, tmp_path):
     assert other["options"]["optimiser"] == "adam"
     part = next(part for part in usual["parts"] if part["kind"] == "optimiser")
     assert part["options"] == {"momentum": 0.9, "weight_decay": 0.001, "nesterov": False, "dampening": 0.0}
+
+
+# --- weights that grow ---
+
+@pytest.mark.parametrize("fresh, length", [("zero", 0.1 / 0.001 ** 0.5), ("median", 0.1)])
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_the_first_step_of_a_weight_that_grows_is_bounded(name, fresh, length):
+    """After many steps of gradients 1 a weight grows: its step is (1 - beta1) / sqrt(1 - beta2), or 1 - beta1."""
+    layout, x, g = bind(nn.Linear(8, 2, bias=False))
+    optimiser = made(f"{name}:fresh={fresh}")
+    mask = torch.ones(16, dtype=torch.bool)
+    state = optimiser.init(x)
+    state["steps"].fill_(100_000)
+    for kind in ("mean", "square"):
+        state[kind].fill_(1)
+        state[kind][5] = 0
+    if optimiser.grown is not None:
+        optimiser.grown(state, layout, mask)
+    x.zero_()
+    optimiser.step(x, torch.ones(16), state, 0.01)
+    assert x[5].item() == pytest.approx(-0.01 * length, rel=1e-3)
+    assert x[4].item() == pytest.approx(-0.01, rel=1e-3)
+
+
+def test_the_median_is_that_of_the_layers_kept_weights_with_a_past():
+    layout, x, _ = bind(nn.Sequential(nn.Linear(16, 1, bias=False), nn.Linear(1, 16, bias=False)))
+    optimiser = made("adamw:fresh=median")
+    state = optimiser.init(x)
+    first, second = layout.weights
+    state["square"][first.span][:5] = torch.tensor([9.0, 1.0, 2.0, 3.0, 8.0])
+    mask = torch.zeros(layout.Q, dtype=torch.bool)
+    mask[first.span][:8] = True
+    mask[second.span] = True
+    optimiser.grown(state, layout, mask)
+    assert state["square"][first.span].tolist() == [9, 1, 2, 3, 8, 3, 3, 3] + [0] * 8
+    # A layer without a past has no median.
+    assert not state["square"][second.span].any()
+
+
+@pytest.mark.parametrize("pruner, strategy, told", [
+    ("set:every=1", "fedavg", "optimisers begin anew each round"), ("set:every=1", "diloco", "")])
+def test_fresh_says_where_it_has_no_effect(fedmpi, tmp_path, pruner, strategy, told):
+    output = fedmpi(1, "train", *SMALL, "--strategy", strategy, "--pruner", pruner, "--optimiser", "adamw:fresh=median",
+                    "--out", tmp_path / "a.h5")
+    assert told in output and ("no effect of fresh" in output) == bool(told)
 
 
 # --- a batch in parts ---

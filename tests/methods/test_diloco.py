@@ -193,6 +193,23 @@ def test_moments_of_weights_that_were_cut_are_forgotten():
     assert seen
 
 
+@pytest.mark.parametrize("together", [1, 3])
+def test_a_weight_that_grows_may_begin_at_its_layers_median(together):
+    """Nothing has grown in round 1: the runs part later."""
+    ends = []
+    for fresh in ("zero", "median"):
+        options = {"pruner": "set:every=2,sparsity=0.5", "model": "2nn", "optimiser": f"{ADAMW},fresh={fresh}"}
+        run, state = contracts.assembled(**SMALL | options, clients=3, together=together)
+        xs = []
+        for t in (1, 2, 3):
+            state, _, _ = loop.evaluated_round(run, state, t)
+            xs.append(state["x"].clone())
+        ends.append(xs)
+    before, after = ends
+    assert torch.equal(before[0], after[0]) and not torch.equal(before[2], after[2])
+    assert after[2].isfinite().all()
+
+
 @pytest.mark.parametrize("optimiser", [ADAMW, "sgd:momentum=0.9"])
 def test_side_by_side_a_client_keeps_what_it_keeps_alone(optimiser):
     ends = []

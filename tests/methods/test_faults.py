@@ -155,6 +155,22 @@ def test_inputs_are_new_and_of_the_same_shape(name, data, shape, seed):
     assert torch.equal(new, fault.inputs(inputs, rng(seed)))
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_shuffled_text_has_the_same_tokens_in_another_order(rate):
+    fault = make(FAULTS, f"shuffled:rate={rate}")
+    tokens = rng(1).integers(0, 5, 1000)
+    new = fault.tokens(tokens, rng(2))
+    assert np.array_equal(np.sort(new), np.sort(tokens)) and fault.quality == 1 - rate
+    # One place in five gets a token of its own kind.
+    assert np.mean(new != tokens) == pytest.approx(0.8 * rate, abs=0.04)
+
+
+def test_shuffling_needs_text(fedmpi):
+    told = fedmpi(1, "train", "--dataset", "synthetic:samples=60,size=4", "--model", "logistic", "--clients", 3,
+                  "--fault", "shuffled:share=0.5", code=2)
+    assert "these samples are no windows of a text" in told and told.strip().count("\n") == 0
+
+
 def test_every_kind_that_trains_otherwise_is_tested():
     assert {spec.partition(":")[0] for spec in TRAINING} == {name for name in FAULTS if make(FAULTS, name).local}
 

@@ -274,7 +274,8 @@ def test_the_page_leads_from_a_text_to_a_text(fedmpi, tmp_path, monkeypatch):
     [(name, options)] = re.findall(r"Save this as `(.*?)`.*?```toml\n(.*?)```", page, re.S)
     (tmp_path / name).write_text(options)
     code = [lines for kind, lines in blocks(page) if kind == "code" and lines[0].startswith("    ")]
-    commands = [shlex.split(line) for lines in code for line in lines][:5]
+    lines = [line for lines in code for line in lines]
+    commands = [shlex.split(line) for line in lines[:5]]
     assert [words[words.index("fedmpi") + 1] for words in commands] == ["train", "train", "show", "report", "sample"]
     small = ("--model", "gpt:depth=1,width=16,heads=2", "--rounds", 10, "--local-steps", 4, "--accumulate", 1)
     outputs = []
@@ -283,6 +284,11 @@ def test_the_page_leads_from_a_text_to_a_text(fedmpi, tmp_path, monkeypatch):
         outputs.append(fedmpi(1, *arguments, *(small if arguments[0] == "train" else ())))
     run = read_run("gpt.h5")
     assert run.rounds["sparsity"][-1] == pytest.approx(0.8, abs=0.002)
+    # Zeros by all parameters: the table and the head are dense.
+    zeros = run.attrs["prunable"] - run.rounds["kept"][-1]
+    of_all = zeros / run.attrs["weights"]
+    assert run.rounds["sparsity_all"][-1] == pytest.approx(of_all) and of_all < 0.75
+    assert f"; {of_all:.4f} of all parameters" in outputs[2].replace("\n", " ")
     assert np.diff(run.rounds["nats"][[4, 9]]) < 0
     assert "ROMEO:" in outputs[-1] and len(outputs[-1]) > 306
     assert (tmp_path / "gpt.html").stat().st_size > 10000

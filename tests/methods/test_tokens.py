@@ -148,6 +148,25 @@ def test_training_begins_windows_at_any_token_of_the_stretch_and_draws_what_it_n
     assert starts.min() >= 0 and starts.max() <= 92 and (starts % 8 != 0).any()
 
 
+def test_shuffled_clients_train_on_their_text_in_another_order_and_others_do_not():
+    options = {key: value for key, value in RUN.items() if value is not None} | {
+        "partition": "iid", "clients": 4, "local_epochs": 0, "local_steps": 2, "batch_size": 50, "pruner": "dense",
+        "contribution": "size", "weighting": "size", "device": "cpu", "client_test": 0.1}
+    run, _ = assembled(**options)
+    faulty, _ = assembled(**options | {"fault": ["shuffled:share=0.5"]})
+    before, after = (made.transport.worker.samples for made in (run, faulty))
+    changed = []
+    for client in range(4):
+        whole, mixed = shards.stretch(before, client), shards.stretch(after, client)
+        assert torch.equal(whole.sort().values, mixed.sort().values)
+        changed.append(not torch.equal(whole, mixed))
+        inputs, labels = shards.of_client(after, client)
+        in_order = stream.in_order(mixed, 8)
+        assert torch.equal(inputs, in_order[0]) and torch.equal(labels, in_order[1])
+        assert torch.equal(shards.own_test(before, client)[0], shards.own_test(after, client)[0])
+    assert changed == after.data["faults"][0].tolist() and sum(changed) == 2
+
+
 def test_a_stream_is_evaluated_in_order_once():
     dataset = make(DATASETS, "markov:test=100,context=8", "data")
     x, y = of_test(dataset)

@@ -113,6 +113,9 @@ def test_bytes_flops_and_sparsity_are_those_of_the_clients_own_network():
     found = {int(run.kinds.of[client]): value
              for client, value in zip(played.clients["client"], played.clients["sparsity"])}
     assert [1 - found[number] for number in (0, 1)] == pytest.approx(kept)
+    layouts = [run.kinds.of_client(client).layout for client in range(6)]
+    zeros = sum(found[int(run.kinds.of[client])] * layouts[client].num_weights for client in range(6))
+    assert played.row["sparsity_all"] == pytest.approx(zeros / sum(one.num_parameters for one in layouts))
     dense = sum(run.kinds.of_client(client).layout.num_values for client in range(6))
     assert played.row["dense_bytes"] == 8 * dense
     wanted = 0

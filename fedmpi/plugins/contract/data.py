@@ -135,6 +135,10 @@ def fault(part, option):
         changed = part.inputs(own_inputs, gen)
         return check_inputs(changed, own_inputs, option)
 
+    def tokens(stretch, gen):
+        changed = part.tokens(stretch, gen)
+        return check_array(changed, stretch.shape, "i", option, "what tokens returns")
+
     def shards(own_shards, is_faulty, gen):
         answer = part.shards(own_shards, is_faulty, gen)
         check_tuple(answer, 2, option, "(shards, source) from shards")
@@ -155,6 +159,7 @@ def fault(part, option):
         "who": who,
         "labels": labels,
         "inputs": inputs,
+        "tokens": tokens,
         "shards": shards,
         "local": local,
     })

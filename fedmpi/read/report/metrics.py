@@ -37,8 +37,9 @@ def _quality(run):
         values = run.rounds[leading.name]
         numbers[f"chosen_{leading.name}"] = float(values[best_round])
         numbers["chosen_round"] = best_round + 1
-    sparsity = _last(run.rounds, "sparsity")
-    _put(numbers, "sparsity", sparsity)
+    for column in ("sparsity", "sparsity_all"):
+        value = _last(run.rounds, column)
+        _put(numbers, column, value)
     return numbers
 
 

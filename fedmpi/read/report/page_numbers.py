@@ -8,6 +8,7 @@ from fedmpi.read.headline import common_headline, headline
 from fedmpi.read.report.comparison import comparison, outcome_text, outcome_words
 from fedmpi.read.report.html import Cell, key, table, text
 from fedmpi.read.report.metrics import FLOPS, final_metrics
+from fedmpi.read.report.summary import of_all_text
 from fedmpi.read.report.series import flops_column, runs_of
 from fedmpi.read.report.text import human_bytes, human_flops, human_seconds
 
@@ -77,7 +78,7 @@ def _cost_cards(run, metrics):
     """(name, value, more) of the costs of the run, as far as recorded."""
     sparsity = metrics.get("sparsity")
     if sparsity is not None:
-        kept = _kept_text(run)
+        kept = _kept_text(run) + of_all_text(metrics)
         yield "Sparsity", f"{sparsity:.3f}", kept
     up = metrics.get("up_bytes")
     down = metrics.get("down_bytes")

@@ -130,8 +130,16 @@ def _model_quality(run, metrics):
         share = metrics["sparsity"]
         sparsity = f"{share:.4f} of the prunable weights are zero"
         kept = _kept_text(run)
-        yield "sparsity", sparsity + kept
+        yield "sparsity", sparsity + kept + of_all_text(metrics)
     yield "prunable", _prunable_text(run.attrs)
+
+
+def of_all_text(metrics):
+    """``; 0.8300 of all parameters``; empty if all can be pruned, and of older runs."""
+    share = metrics.get("sparsity_all")
+    if share is None or share == metrics["sparsity"]:
+        return ""
+    return f"; {share:.4f} of all parameters"
 
 
 def _headline_text(metrics, leading):

@@ -14,7 +14,8 @@ from fedmpi.store import read_run, verify
 ALL = {"FEDMPI_ALL_RANKS": "1"}
 TOKENS = ("--task", "lm", "--dataset", "markov:tokens=4000,context=16", "--model",
           "gpt:depth=1,width=16,heads=2,tied=true")
-IMAGES = ("--local-epochs", 1, "--train-samples", 200, "--model", "small-cnn:width=4", "--partition", "dirichlet:beta=0.5")
+IMAGES = ("--local-epochs", 1, "--train-samples", 200, "--model", "small-cnn:width=4", "--partition",
+          "dirichlet:beta=0.5")
 COMMON = ("--clients", 5, "--cohort", 4, "--rounds", 3, "--device", "cpu", "--noise", "none")
 # {run: (ranks a client, options)}.
 RUNS = {
@@ -129,6 +130,7 @@ def test_ranks_that_make_no_groups_are_refused_in_one_line(fedmpi, tmp_path, ran
     (("--pruner", "feddst:block=4", "--strategy", "feddst"), "--pruner feddst:block=4 watches the steps"),
     (("--pruner", "prunefl"), "--pruner prunefl watches the steps"),
     (("--on-error", "drop"), "take fatal"),
+    (("--optimiser", "adamw:fresh=median"), "leave fresh out"),
     (("--together", 2), "--together 2 trains clients side by side, but each of them trains on several ranks"),
     (("--batch-size", 4, "--accumulate", 4), "--batch-size 4 and --accumulate 4 leave no sample"),
     (("--model", "torchvision:name=resnet18"), "batch normalisation would see a part of each batch alone")])
