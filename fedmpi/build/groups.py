@@ -30,6 +30,9 @@ def _refusals(options, parts, network):
     if parts.pruner.watches:
         yield (f"--pruner {pruner} watches the steps of a training, whose gradients are divided; "
                "take static, set or rigl, say")
+    if parts.optimiser.grown is not None:
+        yield (f"--optimiser {options['optimiser']} sets the state of weights that grow by their "
+               "layer, which is divided; leave fresh out")
     if network.batch_norm:
         yield ("batch normalisation would see a part of each batch alone, which is another "
                "training; take a model without")

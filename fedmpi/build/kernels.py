@@ -74,6 +74,8 @@ def unfit(options, parts):
         return f"--precision {options['precision']} takes products of its own"
     if options["together"] > 1:
         return "clients side by side have one product for all"
+    if options["ranks_per_client"] > 1:
+        return "the ranks of a client have products of their own"
     if not isinstance(parts.strategy.local, Descent):
         return f"--strategy {options['strategy']} has a way of training of its own"
     if parts.pruner.units is not None or kinds.several(options):

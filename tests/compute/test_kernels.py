@@ -169,6 +169,7 @@ def test_rows_of_a_layer_are_those_of_its_inputs():
     (("--kernel", "nothing=block"), "no prunable matrix nothing"),
     (("--kernel", "block"), "no mask is made of whole blocks of 8 x 8"),
     (("--kernel", "single", "--pruner", "dense"), "--pruner dense has none; take --kernel dense"),
+    (("--kernel", "single", "--ranks-per-client", 2), "the ranks of a client have products of their own"),
     (("--kernel", "single", "--precision", "bf16"), "--precision bf16 takes products of its own")])
 def test_kernels_are_refused_where_they_cannot_be(fedmpi, options, why):
     told = fedmpi(1, "train", *LM, "--pruner", "static:sparsity=0.8", *options, code=2)

@@ -274,8 +274,8 @@ def test_the_page_leads_from_a_text_to_a_text(fedmpi, tmp_path, monkeypatch):
     [(name, options)] = re.findall(r"Save this as `(.*?)`.*?```toml\n(.*?)```", page, re.S)
     (tmp_path / name).write_text(options)
     code = [lines for kind, lines in blocks(page) if kind == "code" and lines[0].startswith("    ")]
-    of_tutorial = [line for lines in code for line in lines][:5]
-    commands = [shlex.split(line) for line in of_tutorial]
+    lines = [line for lines in code for line in lines]
+    commands = [shlex.split(line) for line in lines[:5]]
     assert [words[words.index("fedmpi") + 1] for words in commands] == ["train", "train", "show", "report", "sample"]
     small = ("--model", "gpt:depth=1,width=16,heads=2", "--rounds", 10, "--local-steps", 4, "--accumulate", 1)
     outputs = []

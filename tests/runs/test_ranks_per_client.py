@@ -130,6 +130,7 @@ def test_ranks_that_make_no_groups_are_refused_in_one_line(fedmpi, tmp_path, ran
     (("--pruner", "feddst:block=4", "--strategy", "feddst"), "--pruner feddst:block=4 watches the steps"),
     (("--pruner", "prunefl"), "--pruner prunefl watches the steps"),
     (("--on-error", "drop"), "take fatal"),
+    (("--optimiser", "adamw:fresh=median"), "leave fresh out"),
     (("--together", 2), "--together 2 trains clients side by side, but each of them trains on several ranks"),
     (("--batch-size", 4, "--accumulate", 4), "--batch-size 4 and --accumulate 4 leave no sample"),
     (("--model", "torchvision:name=resnet18"), "batch normalisation would see a part of each batch alone")])
