@@ -23,7 +23,7 @@ check: .venv/ready   ## the linter and the types, in seconds
 
 bench: .venv/ready   ## every measurement beside its reference
 	PATH="$(CURDIR)/$(BIN):$$PATH"; export PATH; \
-	for name in cross-silo cross-device shapley transport memory; do mpirun -n 3 fedmpi bench $$name || exit; done; \
+	for name in cross-silo cross-device shapley transport memory large; do mpirun -n 3 fedmpi bench $$name || exit; done; \
 	mpirun -n 33 fedmpi bench transport || exit; \
 	for name in tiny step structure wire server together start crowd sparse; do fedmpi bench $$name || exit; done
 

@@ -31,6 +31,7 @@ STRATEGIES = {
     "fednova": "fedmpi.methods.strategies.fednova:fednova",
     "scaffold": "fedmpi.methods.strategies.scaffold:scaffold",
     "feddyn": "fedmpi.methods.strategies.feddyn:feddyn",
+    "flora": "fedmpi.methods.strategies.flora:flora",
     "fedper": "fedmpi.methods.strategies.fedper:fedper",
     "fedbn": "fedmpi.methods.strategies.fedper:fedbn",
     "fedpcl": "fedmpi.methods.strategies.fedpcl:fedpcl",
@@ -47,6 +48,7 @@ PRUNERS = {
     "prunefl": "fedmpi.methods.pruning.prunefl:prunefl",
     "adaptive": "fedmpi.methods.pruning.adaptive:adaptive",
     "fedmp": "fedmpi.methods.pruning.fedmp:fedmp",
+    "ranks": "fedmpi.methods.pruning.ranks:ranks",
 }
 # --contribution and --observe: a score for each client of a cohort.
 CONTRIBUTIONS = {
@@ -171,6 +173,12 @@ MODELS = {
     "gpt2": "fedmpi.methods.models.gpt2:gpt2",
     "torchvision": "fedmpi.methods.models.zoo:torchvision",
 }
+# --adapters: small matrices beside a frozen model.
+ADAPTERS = {
+    "none": "fedmpi.methods.adapters.none:none",
+    "lora": "fedmpi.methods.adapters.lora:lora",
+    "ffa-lora": "fedmpi.methods.adapters.lora:ffa_lora",
+}
 # --task: the loss and the metrics.
 TASKS = {
     "classification": "fedmpi.methods.tasks.classification:classification",
@@ -233,6 +241,7 @@ KINDS = {
     "features": FEATURES,
     "fault": FAULTS,
     "model": MODELS,
+    "adapters": ADAPTERS,
     "task": TASKS,
     "devices": DEVICES,
     "sampler": SAMPLERS,

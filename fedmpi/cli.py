@@ -35,7 +35,6 @@ from fedmpi.commands.sweep import sweep
 from fedmpi.commands.train import train
 from fedmpi.commands.verify import verify
 from fedmpi.commands.watch import watch
-from fedmpi.core.allocator import take_huge_pages
 from fedmpi.core.errors import FedError, UserError
 from fedmpi.plugins.shadow import in_the_way
 
@@ -47,7 +46,6 @@ WITHOUT_FILES = ("list", "new", "help", "completion", "doctor")
 def main():
     """The console script: a user's mistake is one line and exit code 2, on every rank alike."""
     streams.ready()
-    take_huge_pages()                                        # before torch is imported
     paths.leave_what_is_gone()
     if folder := paths.working_folder():
         sys.path.append(folder)                              # the user's own modules, beside where they work

@@ -2,9 +2,8 @@
 
 import torch
 
-from fedmpi.build.federation import shared_arrays
 from fedmpi.build.options import DEFAULTS
-from fedmpi.build.setup import message, set_up
+from fedmpi.build.setup import message, set_up, shared_arrays
 from fedmpi.run import launch
 from fedmpi.server.run_state import initial_state
 from fedmpi.transport.local import Local
@@ -19,7 +18,7 @@ def assembled(**changes):
     setup = set_up(OPTIONS | changes, torch.device("cpu"))
     transport = Local(launch.worker())
     run = setup.run._replace(transport=transport)
-    transport.share({"kind": "data"}, shared_arrays(setup.data))
+    transport.share({"kind": "data"}, shared_arrays(setup))
     state = initial_state(run, setup.network.first)
     transport.publish(*message(setup, state))
     return run, state

@@ -299,9 +299,9 @@ def _worker(network):
         "wants_single_updates": True,
         "statistics": [],
         "constants": "",
+        "merges": 0,
     }
-    arrays = {"last_sent_mask": known_array, "frozen": np.zeros(0, np.uint8)}
-    worker.receive(setup, arrays)
+    worker.receive(setup, {"last_sent_mask": known_array})
     return worker
 
 

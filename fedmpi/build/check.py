@@ -7,6 +7,7 @@ from fedmpi.build.facts import parts_with_facts
 from fedmpi.build.federation import named
 from fedmpi.build.network import sample
 from fedmpi.build.server import min_samples_seen
+from fedmpi.catalog import PRUNERS
 from fedmpi.compute.several import networks_of
 from fedmpi.compute.stacked_forward import refusal
 from fedmpi.core.errors import UserError
@@ -14,7 +15,11 @@ from fedmpi.core.parts import Descent
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.core.words import plural
 from fedmpi.methods.datasets.dataset import model_dtype
+from fedmpi.plugins.spec import split
 from fedmpi.server.fold import still
+
+# Pruners that treat adapters as such.
+OF_ADAPTERS = ("dense", "ranks")
 
 
 def check(setup):
@@ -34,6 +39,11 @@ def check(setup):
     for option, part, facts in parts_with_facts(options, parts, data, network.layout):
         for line in part.refuses(facts):
             raise UserError(f"{option}: {line}")
+    _check_adapters(options, network.layout)
+    if options["init_from"] and parts.strategy.travels is not None:
+        raise UserError(f"--init-from {options['init_from']}: with --strategy {options['strategy']} "
+                        "clients begin with the first model that the seed makes, and not with the "
+                        "file's; take fragments=1 and delay=0")
     if parts.strategy.fits is not None:
         _check_strategy_fits(options, parts.strategy, data, network)
     _check_accumulate(options, network)
@@ -44,6 +54,14 @@ def check(setup):
         _check_together(options, parts, data, network)
     # Last, as parts may rely on all that was checked.
     _rehearse(setup)
+
+
+def _check_adapters(options, layout):
+    """UserError for a pruner that would cut adapters in place of the model beside them."""
+    name, _ = split(options["pruner"])
+    if layout.adapters and name in PRUNERS and name not in OF_ADAPTERS:
+        raise UserError(f"--pruner {options['pruner']}: --adapters {options['adapters']} freezes "
+                        "the model, and masks would cut adapters; take --pruner dense, or ranks")
 
 
 def _check_strategy_fits(options, strategy, data, network):

@@ -14,7 +14,7 @@ from fedmpi.methods.tasks import classification
 from fedmpi.plugins.spec import parse
 
 # Kinds of which a run has one part; the parts are asked in this order.
-ONE = ("strategy", "optimiser", "schedule", "pruner", "weighting",
+ONE = ("strategy", "adapters", "optimiser", "schedule", "pruner", "weighting",
        "codec", "timing", "sampler", "devices", "noise")
 
 

@@ -1,5 +1,7 @@
 """The memory that a run needs, on each of its nodes and GPUs."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -82,7 +84,8 @@ def host_need(setup, ranks, first):
         network.layout.P,
         network.output_bytes,
         batch_size=_at_once(setup.options),
-        data_bytes=setup.data.dataset.x_train.nbytes,
+        # Ranks of a node share both.
+        data_bytes=setup.data.dataset.x_train.nbytes + _frozen_bytes(network.layout),
         workers=_workers_of(ranks, first),
         first=first,
         together=min(run.together or 1, run.cohort))
@@ -126,7 +129,7 @@ def _kept_frac(setup):
     """The part of the model's values that travels at the start."""
     run = setup.run
     gen = stream(run.seed, Purpose.MASK)
-    _, mask = run.pruner.init(run.layout, setup.network.x, Round(0, run.rounds), gen)
+    _, mask = run.pruner.init(run.layout, setup.network.first, Round(0, run.rounds), gen)
     return len(run.layout.compact(mask)) / run.layout.num_values
 
 
@@ -180,7 +183,19 @@ def gpu_needs(options, data, network):
         layers,
         samples_bytes=on_server * sample_bytes,
         batch_size=evaluated(data.shape, dtype))
-    return worker, server
+    frozen_bytes = _frozen_bytes(network.layout)
+    return _with_frozen(worker, frozen_bytes), _with_frozen(server, frozen_bytes)
+
+
+def _with_frozen(need, frozen_bytes):
+    """The ``Need`` of a rank whose GPU holds frozen parameters, too."""
+    return need._replace(model=need.model + frozen_bytes)
+
+
+def _frozen_bytes(layout):
+    """Bytes of the parameters outside the vector, as float32."""
+    count = sum(math.prod(shape) for _, shape in layout.frozen)
+    return footprint.FLOAT_BYTES * count
 
 
 def _at_once(options):

@@ -37,6 +37,8 @@ class Network(NamedTuple):
     batch_norm: bool
     # (all, largest): bytes of its layers' outputs for a sample.
     output_bytes: tuple
+    # Of the file of --init-from, empty without one.
+    init_digest: str = ""
 
 
 def network(options, data, model, device, objective, personal=None):

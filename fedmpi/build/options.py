@@ -10,6 +10,7 @@ PARTS = {
     "noise": "graded",
     "features": "none",
     "model": "small-cnn",
+    "adapters": "none",
     "server_model": None,
     "task": "classification",
     "strategy": "thesis",
@@ -36,6 +37,8 @@ DEFAULTS = PARTS | {name: [] for name in SEVERAL} | {
     "client_test_every": 0,
     "server_data": "0",
     "server_gflops": 0.0,
+    # The model's first values.
+    "init_from": None,
     # Clients and their training.
     "clients": 32,
     "cohort": 0,

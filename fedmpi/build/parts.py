@@ -11,10 +11,10 @@ import torch
 
 from fedmpi.build import kinds, natural
 from fedmpi.build.usual import with_named
-from fedmpi.catalog import CONTRIBUTIONS, DATASETS, KINDS, MODELS
+from fedmpi.catalog import ADAPTERS, CONTRIBUTIONS, DATASETS, KINDS, MODELS
 from fedmpi.compute.several import Several
 from fedmpi.core.errors import UserError
-from fedmpi.core.parts import (Codec, Devices, Features, Noise, Objective, Optimiser,
+from fedmpi.core.parts import (Adapters, Codec, Devices, Features, Noise, Objective, Optimiser,
                                Pruner, Sampler, Schedule, Strategy, Timing, Weighting)
 from fedmpi.core.rng import Purpose, torch_seed
 from fedmpi.core.tensors import mode
@@ -26,7 +26,7 @@ from fedmpi.plugins.spec import make
 # Kinds of parts that a worker makes by one spec each.
 OF_WORKER = ("task", "strategy", "optimiser", "schedule", "pruner", "codec", "features")
 # The same for rank 0, beside the strategy and the data.
-REST = ("task", "optimiser", "schedule", "pruner", "weighting",
+REST = ("task", "adapters", "optimiser", "schedule", "pruner", "weighting",
         "codec", "sampler", "devices", "timing")
 
 
@@ -41,6 +41,7 @@ class Parts(NamedTuple):
     faults: tuple = ()
     # (shape, outputs) -> nn.Module, initialised from the seed.
     network: Callable | None = None
+    adapters: Adapters | None = None
     task: Objective | None = None
     strategy: Strategy | None = None
     optimiser: Optimiser | None = None
@@ -126,11 +127,33 @@ def network_of(options, strategy=None):
     """
     specs = kinds.specs(options)
     server = options.get("server_model")
-    # The usual case: one network, and none on the server.
-    if len(specs) == 1 and not server:
+    # Early run files have no adapters.
+    adapters = options.get("adapters", "none")
+    has_one = len(specs) == 1 and not server
+    if adapters == "none" and has_one:
         return partial(_network, "--model", options["model"], options["seed"])
     strategy = strategy or _made("strategy", options)
+    if has_one:
+        base = strategy.absorb is not None
+        return partial(_adapted, options["model"], adapters, base, options["seed"])
+    if adapters != "none":
+        raise UserError(f"--adapters {adapters} goes with one network; leave --also-model and "
+                        "--server-model out")
     return partial(_networks, specs, server, strategy.features, options["seed"])
+
+
+def _adapted(model, spec, base, seed, shape, outputs):
+    """The network ``model`` with adapters, by their ``spec``; ``base``: merges change it."""
+    network = _network("--model", model, seed, shape, outputs)
+    adapters = make(ADAPTERS, spec)
+    if adapters.attach is None:
+        return network
+    # Beside the key of the model itself, whose values stay the same.
+    gen = torch.Generator().manual_seed(torch_seed(seed, Purpose.MODEL, 1))
+    try:
+        return adapters.attach(network, gen, base)
+    except ValueError as error:
+        raise UserError(f"--adapters {spec}: {error}") from error
 
 
 def _made(kind, options):

@@ -15,7 +15,7 @@ from fedmpi import catalog
 from fedmpi.plugins.entry import is_own
 from fedmpi.plugins.spec import split
 from fedmpi.build import setup as setups
-from fedmpi.build.federation import cut, shared_arrays, without_pixels
+from fedmpi.build.federation import cut, without_pixels
 from fedmpi.server.round import run_round
 from fedmpi.server.run_state import initial_state
 from fedmpi.build.worker import worker_parts
@@ -109,7 +109,7 @@ def _play(setup):
     transport = Local(Worker(build, lambda name, local_rank: torch.device("cpu")))
     run = setup.run._replace(transport=transport)
     state = initial_state(run, setup.network.first)
-    arrays = shared_arrays(setup.data)
+    arrays = setups.shared_arrays(setup)
     transport.share({"kind": "data", "goes_on": ""}, arrays)
     data = without_pixels(setup.data)
     sent = setup._replace(data=data)

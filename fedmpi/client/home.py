@@ -10,7 +10,7 @@ from fedmpi.compute.sgd import casting
 from fedmpi.compute.staging import Staging, staging
 from fedmpi.core.errors import UserError
 from fedmpi.core.layout import Layout, bind, check
-from fedmpi.core.tensors import constants, fixed, set_frozen
+from fedmpi.core.tensors import constants, digest_of_constants, set_frozen
 
 
 class Home(NamedTuple):
@@ -20,7 +20,8 @@ class Home(NamedTuple):
     layout: Layout
     x: torch.Tensor               # (P,) the model's own vector, on the device
     g: torch.Tensor               # (R,) its gradient
-    # (P,) as the factory made it, on the host, the same on all ranks; None without personal tensors.
+    # (P,) on the host, the same on all ranks: as the factory made it, but for a base, which stands
+    # as the last merge left it. None unless clients keep values of their own, or there is a base.
     initial: torch.Tensor | None
     device: torch.device
     casting: Callable             # the context of forward passes
@@ -30,24 +31,32 @@ class Home(NamedTuple):
     spare: dict | None            # see ``Task.spare``; None on a GPU, whose recorder has its own
 
 
-def home(model, loss, device, options, meta, frozen, personal):
+def home(model, loss, device, options, meta, shared, personal, first=None, unsent=None,
+         in_part=False):
     """The ``Home`` of ``model``, which trains on ``loss``, by the set-up message ``meta``.
 
-    ``frozen`` holds the values of its frozen parameters. ``personal(layout)`` names personal
-    tensors, or is None. UserError if the model differs from rank 0's.
+    ``shared`` holds the node's shared arrays, its frozen parameters among them. ``personal(layout)``
+    names personal tensors, or is None. ``first (P,)`` are the model's first values, and ``unsent``
+    rank 0's values at the layout's ``unsent_positions``; None: as the factory made them here.
+    ``in_part``: a part of the model travels in a round. UserError if the model differs from rank
+    0's.
     """
     model = model.to(device)
     layout, x, g = bind(model, meta["statistics"])
     check(model, layout, x)
-    set_frozen(model, frozen)
-    own_constants = fixed(model, layout).constants
+    set_frozen(model, shared)
+    own_constants = digest_of_constants(model, layout)
     if own_constants != meta["constants"]:
         raise UserError(f"--model {options['model']} has other constants in its buffers on this "
                         "rank than on rank 0: draw them by torch's generator, which is seeded "
                         "alike on all ranks")
     layout = laid_out(layout, model, personal)
+    if first is not None:
+        x.copy_(first)
+    if unsent is not None:
+        x[layout.unsent_positions.to(device)] = unsent.to(device)
     initial = None
-    if layout.personal:
+    if layout.personal or layout.base or in_part:
         initial = x.cpu().clone()
     # Some buffers count, as batch norms do; no client may find the last one's counts.
     spare = {} if device.type == "cpu" else None

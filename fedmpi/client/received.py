@@ -69,18 +69,23 @@ def decoded(home, codec, meta, arrays, last_mask=None, last=None, model_of=None,
 
 
 def _smallest(kept):
-    """(Q,) bool, read only: the mask ``kept``, numpy's, in little memory if every weight is kept."""
-    if kept.all():
+    """(Q,) bool, read only: the mask ``kept``, numpy's.
+
+    In little memory if it is large and keeps every weight; counting in it takes longer.
+    """
+    if len(kept) >= LARGE and kept.all():
         return all_of(True, len(kept))
     return torch.from_numpy(kept)
 
 
 def _lies_in_message(home, arrays, support):
     """Whether a message holds the whole vector as it is, on the device."""
-    values = arrays.get("values")
-    is_float32 = values is not None and values.dtype == np.float32
+    on_host = home.device.type == "cpu"
     has_all = len(support) == home.layout.P
-    return is_float32 and has_all and home.device.type == "cpu"
+    values = arrays.get("values")
+    if values is None or not (on_host and has_all):
+        return False
+    return values.dtype == np.float32
 
 
 def _is_of_node(home, model_of):

@@ -127,9 +127,14 @@ class Worker:
             device=self.device,
             options=options,
             meta=meta,
-            frozen=arrays["frozen"],
-            personal=strategy.personal)
+            shared=self.data,
+            personal=strategy.personal,
+            first=_copied(arrays, "first"),
+            unsent=_copied(arrays, "unsent"),
+            in_part=strategy.travels is not None)
         self.layout = self.home.layout
+        # Changes of the base that this rank has made.
+        self.merges = meta["merges"]
         # Codecs treat dense positions by themselves.
         codec = fitted(parts.codec, self.layout.num_dense, self.layout.num_averages)
         kernels = chosen(options["kernel"], self.layout)
@@ -139,6 +144,9 @@ class Worker:
         code, array = meta["last_sent_mask"], arrays["last_sent_mask"]
         self.last_mask = positions.decode(code, array, self.layout.Q)
         self.model_of = node_model(self.layout.P, self.memory)
+        if self.layout.base:
+            # Each rank lays its own base into the model.
+            self.model_of = None
         self.accumulator = None
         if meta["sums_on_workers"]:
             self.accumulator = answers.empty_accumulator(
@@ -170,16 +178,42 @@ class Worker:
                 self.home, self.parts.codec, meta, arrays, self.last_mask, self.received,
                 self.model_of, self.parts.strategy)
         self.message = self._message(meta, arrays, self.received)
+        self._absorb(self.message)
+        if self.received is not None:
+            self._lay_base(self.received)
 
     def _message(self, meta, arrays, received):
         """``{name: tensor}`` on the device: the strategy's message to all clients."""
         names = meta.get("given", ())
         if not names:
             return {}
-        parts, support = self.parts, received.support
+        parts = self.parts
+        # Without a model, no part of the message is on its support.
+        support = received.support if received else self.layout.dense_positions
         named = {name: parts.strategy.sends[name] for name in names}
         tensors = fields.decoded(named, arrays, "given/", parts.codec.down, len(support))
         return spread(self.home, named, tensors, support)
+
+    def _absorb(self, message):
+        """Repeat the last merge's change of the base, unless this rank has made it before."""
+        strategy = self.parts.strategy
+        if strategy.absorb is None:
+            return
+        merges = int(message["merges"])
+        if merges == self.merges:
+            return
+        if merges != self.merges + 1:
+            raise WireError(f"the server has changed the base {merges} times, this worker "
+                            f"{self.merges} times")
+        strategy.absorb(self.layout, self.home.initial, message)
+        self.merges = merges
+
+    def _lay_base(self, received):
+        """Write this rank's base to a received model, in place: no message brings it."""
+        if self.layout.base:
+            places = self.layout.base_positions
+            values = self.home.initial[places]
+            received.base[places.to(self.device)] = values.to(self.device)
 
     def _take_previous(self, meta, arrays):
         # Copy: the message's own memory is free again.
@@ -192,12 +226,15 @@ class Worker:
         if self.tested:
             last = self.tested.received
         received, last_mask = decoded(self.home, self.parts.codec, meta, arrays, last=last)
+        message = self._message(meta, arrays, received)
+        self._absorb(message)
+        self._lay_base(received)
         self.tested = own_models.Tested(
             t=meta["t"],
             at_once=meta["at_once"],
             received=received,
             last_mask=last_mask,
-            message=self._message(meta, arrays, received))
+            message=message)
         self.places = {}
 
     def _take_cohort(self, meta, arrays):
@@ -347,6 +384,7 @@ class Worker:
             received = kinds.decoded(network, codec, job, arrays)
         elif "mask" in job:
             received, last_mask = decoded(home, codec, job, arrays)
+            self._lay_base(received)
         return prepared(
             parts=self.parts,
             home=home,
@@ -449,6 +487,14 @@ class Worker:
             # The sums of the strategy's answers come behind those of the K weights.
             K = len(self.received.support)
         return answers.joined(self.accumulator, self.parts.strategy.answers, K, start, stop)
+
+
+def _copied(arrays, name):
+    """The tensor of this name in a set-up message, or None."""
+    if name not in arrays:
+        return None
+    # Copy: the message's own memory is free again.
+    return torch.from_numpy(arrays[name].copy())
 
 
 def _raising(error):

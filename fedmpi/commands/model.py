@@ -18,14 +18,18 @@ ROUND = click.option(
 @click.command("export-model", short_help="The trained model and its masks in a safetensors file.")
 @run_argument("run")
 @click.option(
-    "--out", type=click.Path(dir_okay=False), required=True, metavar="MODEL.safetensors")
+    "--out", type=click.Path(), required=True, metavar="MODEL.safetensors")
 @ROUND
 @click.option(
     "--sparse", is_flag=True, help="Kept weights only, and a bit a weight for where they are.")
+@click.option(
+    "--adapters-only", is_flag=True,
+    help="Of a run with --adapters, these alone: --out is a folder, with the files of peft.")
 @click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
-def export_model(run, out, round, sparse, overwrite):
+def export_model(run, out, round, sparse, adapters_only, overwrite):
     """The trained model as a torch state dict with its masks, in a safetensors file; options,
-    round, accuracy, sparsity and how inputs are normalised are its metadata.
+    round, accuracy, sparsity and how inputs are normalised are its metadata. Adapters are merged
+    into the weights beside them.
 
     \b
     # dense or sparse
@@ -47,6 +51,9 @@ def export_model(run, out, round, sparse, overwrite):
     weight = torch.zeros(shape)
     weight.view(-1)[torch.from_numpy(bits)] = tensors[NAME + ".values"]
     """
+    if adapters_only:
+        _export_adapters(run, out, round, sparse, overwrite)
+        return
     if not out.endswith(".safetensors"):
         raise UserError(f"{out}: the name must end in .safetensors")
     check_new(out, overwrite)
@@ -57,6 +64,21 @@ def export_model(run, out, round, sparse, overwrite):
     form = "sparse" if sparse else "dense"
     num_bytes = os.path.getsize(out)
     click.echo(f"{out}: {summary(result)}; {form}, {num_bytes:,} bytes")
+
+
+def _export_adapters(run, folder, round, sparse, overwrite):
+    """Write the adapters of a run to a folder."""
+    if sparse:
+        raise UserError("--sparse has no effect on --adapters-only: leave one of them out")
+    from fedmpi.read import adapters
+    check_new(folder, overwrite)
+    result = adapters.trained_adapters(one_run(run), round, _warn)
+    if result.left_out:
+        names = ", ".join(result.left_out)
+        _warn(f"{folder} lacks what the run trained besides: {names}; export the merged model for it")
+    adapters.write(result, folder)
+    num_values = sum(tensor.numel() for tensor in result.tensors.values())
+    click.echo(f"{folder}: {len(result.config['target_modules'])} adapters, {num_values:,} values")
 
 
 def _warn(line):

@@ -23,6 +23,7 @@ WIRE = {
     "fault": f"{OWN}: as many bytes as an honest client",
     "model": "4 bytes for every kept weight and every bias, each way, as float32; fedmpi train "
              "--dry-run weighs it",
+    "adapters": f"{OWN}: only trained values travel; frozen ones are sent once, before round 1",
     "task": "nothing: losses and metrics are found where the samples are",
     "devices": f"{OWN}: they say how long it takes",
 }

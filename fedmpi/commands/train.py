@@ -22,6 +22,12 @@ from fedmpi.core.wide import terminal_width
     "also-model",
     "Another network that clients train: they are dealt out evenly to --model and these")
 @part("server-model", "The network that the server alone has, for strategies with one", "none")
+@click.option(
+    "--init-from", type=click.Path(dir_okay=False), metavar="MODEL.safetensors",
+    shell_complete=completion.files(".safetensors"),
+    help="Begin with the weights of this file, of fedmpi export-model or of the same names and "
+         "shapes.  [default: as --model and --seed make them]")
+@part("adapters", "Small matrices that are trained beside a frozen model")
 @part("task", "What it is trained for and measured by")
 @click.option(
     "--cohort", type=click.IntRange(0),

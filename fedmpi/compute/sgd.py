@@ -8,6 +8,7 @@ from itertools import islice
 import torch
 
 from fedmpi.compute.kernels import multiplying
+from fedmpi.core.allocator import in_huge_pages
 from fedmpi.core.layout import views
 from fedmpi.core.parts import Descent, Trained
 from fedmpi.core.support import count
@@ -318,7 +319,7 @@ def _spare(spare, name, x):
     """A vector like ``x``, of any values: the one of this name in ``spare``, if it fits."""
     vector = spare.get(name)
     if vector is None or vector.shape != x.shape:
-        vector = spare[name] = torch.empty_like(x)
+        vector = spare[name] = in_huge_pages(torch.empty_like(x))
     return vector
 
 

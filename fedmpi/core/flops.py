@@ -18,6 +18,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fedmpi.core.adapters import base_buffers
 from fedmpi.core.logits import Logits
 from fedmpi.core.tensors import mode, tensors_in
 
@@ -47,7 +48,8 @@ def costs(model, layout, sample):
         of_slot = flops.pop(slot.name, 0)
         macs_per_weight.append(of_slot / (2 * slot.size))
     frozen = 0
-    for name, _ in layout.frozen:
+    names = [name for name, _ in layout.frozen]
+    for name in (*names, *layout.base):
         frozen += flops.pop(name, 0)
     dense = sum(flops.values())
     return Costs(tuple(macs_per_weight), float(dense), float(frozen))
@@ -195,8 +197,11 @@ class _Watch(TorchDispatchMode):
         self.formulas = flop_registry
         self.flops, self.output_bytes = {}, []
         parameters = list(model.named_parameters())
-        self.sizes = {name: parameter.numel() for name, parameter in parameters}
-        self.homes = _homes([*parameters, *model.named_buffers()])
+        buffers = dict(model.named_buffers())
+        # Buffers of a base are weights like others.
+        weights = parameters + [(name, buffers[name]) for name in base_buffers(model)]
+        self.sizes = {name: weight.numel() for name, weight in weights}
+        self.homes = _homes([*parameters, *buffers.items()])
         # storage -> set of names
         self.sources = {}
         # All storages, kept: a freed one could come again under the same address.

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fedmpi.core.adapters import adapters_of, base_buffers
 from fedmpi.core.support import Support, index_of, spans_of
 from fedmpi.core.tensors import frozen, is_prunable, norm_statistics
 
@@ -70,6 +71,11 @@ class Layout:
     personal: tuple = ()
     # Names of tensors of the server's own network: no client has them.
     server_only: tuple = ()
+    # Names of the base's tensors: among the buffers, not on the wire, changed by merges on every rank
+    # alike. See ``Strategy.absorb``.
+    base: tuple = ()
+    # An ``Adapter`` each layer that has one.
+    adapters: tuple = ()
     # The layout of single weights, if an entry of this one is a block of them (see
     # ``fedmpi.methods.pruning.pattern``).
     whole: "Layout | None" = None
@@ -90,11 +96,11 @@ class Layout:
 
     @cached_property
     def shared(self):
-        """bool (P,): True for travelling values: neither padding nor personal."""
-        if not self.personal:
+        """bool (P,): True for travelling values: neither padding, nor personal, nor of the base."""
+        if not (self.personal or self.base):
             return self.real
         shared = self.real.clone()
-        shared[self.personal_positions] = False
+        shared[self.unsent_positions] = False
         return shared
 
     @cached_property
@@ -106,9 +112,22 @@ class Layout:
     @cached_property
     def personal_positions(self):
         """int64, sorted: the positions of the personal tensors; empty if every tensor travels."""
+        return self._positions_of(self.personal)
+
+    @cached_property
+    def base_positions(self):
+        """int64, sorted: the positions of the base's tensors."""
+        return self._positions_of(self.base)
+
+    @cached_property
+    def unsent_positions(self):
+        """int64, sorted: the positions of personal tensors, and of the base's."""
+        return self._positions_of({*self.personal, *self.base})
+
+    def _positions_of(self, names):
         positions = [torch.empty(0, dtype=torch.int64)]
         for slot in self.slots:
-            if slot.name in self.personal:
+            if slot.name in names:
                 span = slot.span
                 positions.append(torch.arange(span.start, span.stop))
         return torch.cat(positions)
@@ -139,8 +158,9 @@ class Layout:
         return self._whole(self.slots)
 
     def _whole(self, slots):
-        """The ``Support`` of whole tensors, without personal ones."""
-        travelling = [slot for slot in slots if slot.name not in self.personal]
+        """The ``Support`` of whole tensors, without personal ones and those of the base."""
+        unsent = {*self.personal, *self.base}
+        travelling = [slot for slot in slots if slot.name not in unsent]
         return Support(torch.empty(0, dtype=torch.int32), spans_of(travelling))
 
     @cached_property
@@ -171,12 +191,14 @@ class Layout:
     @property
     def num_values(self):
         """How many values a dense message carries: parameters and floating-point buffers."""
-        return self.num_parameters + sum(slot.size for slot in self.buffers)
+        sent = [slot.size for slot in self.buffers if slot.name not in self.base]
+        return self.num_parameters + sum(sent)
 
     @property
     def num_frozen(self):
-        """How many parameters are not trained."""
-        return sum(math.prod(shape) for _, shape in self.frozen)
+        """How many parameters are not trained, those of the base included."""
+        of_base = [slot.size for slot in self.buffers if slot.name in self.base]
+        return sum(math.prod(shape) for _, shape in self.frozen) + sum(of_base)
 
     def with_personal(self, personal):
         """This layout, the tensors that ``personal(layout)`` names staying with each client.
@@ -297,7 +319,7 @@ def _sort(model, moving):
             prunable.append((name, parameter))
         else:
             others.append((name, parameter))
-    moved = norm_statistics(model) | set(moving)
+    moved = norm_statistics(model) | set(moving) | set(base_buffers(model))
     statistics = []
     for name, buffer in model.named_buffers():
         if name in moved:
@@ -336,6 +358,8 @@ def bind(model, moving=()):
         )
     shapes = [_shapes(named) for named in (prunable, others, statistics, frozen(model))]
     layout = arranged(*shapes)
+    base = tuple(base_buffers(model))
+    layout = replace(layout, base=base, adapters=adapters_of(model))
     _, first = prunable[0]
     x = torch.zeros(layout.P, device=first.device)
     g = _unwritten_zeros(layout.R, first.device)
@@ -365,7 +389,7 @@ def described(layout):
     """``9,930 parameters, 99.4 % of them prunable``, and the number of frozen ones, if any."""
     share = 100 * layout.num_weights / layout.num_parameters
     text = f"{layout.num_parameters:,} parameters, {share:.3g} % of them prunable"
-    if layout.frozen:
+    if layout.num_frozen:
         text += f", {layout.num_frozen:,} more frozen"
     return text
 

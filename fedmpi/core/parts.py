@@ -24,6 +24,7 @@ noise         ``Noise``                           the server, once before the ru
 features      ``Features``                        each worker, once for each of its clients
 fault         ``Fault``                           the server before the run, training clients
 model         a network, see ``Model``            every rank, once
+adapters      ``Adapters``                        every rank, once, on its new model
 task          ``Objective``                       clients in every step, and every evaluation
 devices       ``Devices``                         the server, at moments of virtual time
 sampler       ``Sampler``                         the server, at the start of a round
@@ -500,6 +501,21 @@ class Lab(NamedTuple):
     fit: Callable | None = None
 
 
+class Adapters(NamedTuple):
+    """Small trained matrices beside a frozen model (``--adapters``).
+
+    ``attach(network, gen, base) -> network`` freezes the network's parameters but for a few, and
+    puts modules with an adapter in the place of others, see ``fedmpi.core.adapters``. Chance comes
+    from ``gen``, a torch generator, the same on every rank. ``base``: merges change the adapted
+    weights, which become buffers. All tensors that the network had keep their names. None: the whole
+    network is trained. ValueError for a network without a place for adapters.
+    """
+
+    attach: Callable | None = None
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
+
+
 # --- the server's side ---
 
 
@@ -606,6 +622,10 @@ class Strategy(NamedTuple):
     * ``travels(layout, t) -> Travels`` is the part of the model that travels in round t; None: all
       of it. Clients keep their own values of the whole model, beginning with the first one, and
       ``updates.U`` is 0 at all other entries. ``local`` is a Descent that ``arrives``.
+    * ``absorb(layout, x (P,), message)`` lets merges change the weights beside ``--adapters``
+      (``layout.base``), which neither train nor travel: it repeats the change of the last merge in
+      ``x``, a rank's own, in place, from the tensors of ``sends``. ``state["merges"]`` counts the
+      changes, and travels among ``sends``: a rank repeats each of them once.
 
     A client is tested on its own test part (``--client-test``) by the present model with the
     client's personal tensors laid over it, or by ``own_model(task) -> (P,)``, unless the result is
@@ -655,6 +675,7 @@ class Strategy(NamedTuple):
     by_entry: bool = False
     in_pieces: bool = False
     features: Callable | None = None
+    absorb: Callable | None = None
 
 
 @renamed(residuals="keeps_pruned_values")

@@ -12,7 +12,6 @@ import hashlib
 import re
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -31,6 +30,8 @@ NORMS: tuple[type, ...] = (
 if hasattr(nn, "RMSNorm"):
     NORMS += (nn.RMSNorm,)
 DENSE_MODULES = (nn.Embedding, nn.EmbeddingBag, *NORMS)
+# How the names of frozen parameters begin among the arrays that a node's ranks share.
+FROZEN = "frozen/"
 # A parameter that a user's own module holds directly is dense if it is called a table or a scale:
 # pos_embedding, class_token, relative_position_bias_table, layer_scale.
 DENSE_NAMES = re.compile(
@@ -184,23 +185,14 @@ def _same(a, b):
 
 
 class Fixed(NamedTuple):
-    """A model's frozen parameters and constants: both never change.
+    """Digests of values that never change, of 16 hexadecimal characters; empty without any.
 
-    ``frozen`` are bytes for workers, sent once; ``constants`` is a digest of buffers from the
-    model's factory, equal on all ranks.
+    ``constants`` is that of the buffers from the model's factory, equal on all ranks, and
+    ``digest`` that of the frozen parameters and the constants.
     """
 
-    frozen: np.ndarray            # (n,) uint8
-    constants: str                # 16 hexadecimal characters; empty without constants
-
-    @property
-    def digest(self):
-        """16 hexadecimal characters of all frozen values and constants; empty without any."""
-        if not len(self.frozen) and not self.constants:
-            return ""
-        key = self.constants.encode()
-        digest = hashlib.blake2b(self.frozen.data, digest_size=8, key=key)
-        return digest.hexdigest()
+    constants: str
+    digest: str
 
 
 def fixed(model, layout, buffers=None):
@@ -208,12 +200,20 @@ def fixed(model, layout, buffers=None):
 
     ``buffers`` are the names of its factory's buffers, if passes may have registered more.
     """
-    frozen_bytes = [np.zeros(0, np.uint8)]
-    for _, parameter in frozen(model):
-        frozen_bytes.append(_bytes(parameter))
-    named = constants(model, layout, buffers)
-    all_bytes = np.concatenate(frozen_bytes)
-    return Fixed(all_bytes, _digest(named))
+    own_constants = digest_of_constants(model, layout, buffers)
+    parameters = frozen(model)
+    if not parameters and not own_constants:
+        return Fixed("", "")
+    key = own_constants.encode()
+    digest = hashlib.blake2b(digest_size=8, key=key)
+    for _, parameter in parameters:
+        digest.update(_bytes(parameter).data)
+    return Fixed(own_constants, digest.hexdigest())
+
+
+def digest_of_constants(model, layout, buffers=None):
+    """``Fixed.constants`` alone, for ranks whose frozen parameters come from rank 0."""
+    return _digest(constants(model, layout, buffers))
 
 
 def _digest(named):
@@ -228,20 +228,28 @@ def _digest(named):
     return digest.hexdigest()
 
 
-def set_frozen(model, values):
-    """Write ``values``, another rank's ``Fixed.frozen``, to this model's frozen parameters."""
-    start = 0
-    for _, parameter in frozen(model):
+def frozen_arrays(model):
+    """``{FROZEN + name: numpy array}`` of the frozen parameters, for the ranks of a node to share.
+
+    On the CPU the arrays are the parameters' own memory. A dtype that numpy lacks travels as bytes.
+    """
+    arrays = {}
+    for name, parameter in frozen(model):
+        arrays[FROZEN + name] = _bytes(parameter)
+    return arrays
+
+
+def set_frozen(model, arrays):
+    """Put another rank's ``frozen_arrays``, among other ``arrays``, in place of the model's own.
+
+    On the CPU the parameters lie in the arrays' memory, which must never be written to.
+    """
+    for name, parameter in frozen(model):
+        array = arrays[FROZEN + name]
         size = parameter.numel() * parameter.element_size()
-        end = start + size
-        # Copy: torch warns about arrays that are read-only.
-        part = torch.from_numpy(values[start:end].copy())
-        part = part.view(parameter.dtype)
-        parameter.data.copy_(part.view(parameter.shape))
-        start = end
-    assert start == len(values), (
-        f"{len(values)} bytes of frozen parameters came, this model has {start}"
-    )
+        assert len(array) == size, f"{len(array)} bytes of {name} came, this model has {size}"
+        values = torch.from_numpy(array).view(parameter.dtype)
+        parameter.data = values.view(parameter.shape).to(parameter.device)
 
 
 def _bytes(tensor):

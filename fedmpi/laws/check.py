@@ -3,7 +3,7 @@
 from fedmpi import catalog
 from fedmpi.build.options import SEVERAL
 from fedmpi.laws import data, merging, pruning, scoring, time, training, wire
-from fedmpi.laws.engine import assembled, run_rounds
+from fedmpi.laws.engine import TRANSFORMER, assembled, run_rounds
 from fedmpi.laws.hold import hold_all, hold_equal, twice
 from fedmpi.plugins.spec import make
 
@@ -17,6 +17,7 @@ LAWS = {
     "schedule": training.schedule,
     "augment": training.augment,
     "model": training.model,
+    "adapters": training.adapters,
     "task": training.task,
     "dataset": data.dataset,
     "partition": data.partition,
@@ -32,6 +33,7 @@ ROUNDS = 3
 BESIDE = {
     "dataset": {"model": "logistic", "train_samples": 120},
     "weighting": {"contribution": "cosine"},
+    "adapters": TRANSFORMER,
     "sampler": {"cohort": 2},
     "timing": {"devices": "drawn", "cohort": 2},
 }

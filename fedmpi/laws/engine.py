@@ -4,12 +4,11 @@ import torch
 
 from fedmpi import catalog
 from fedmpi.build.check import check
-from fedmpi.build.federation import shared_arrays
 from fedmpi.build.options import DEFAULTS
-from fedmpi.build.setup import message, set_up
+from fedmpi.build.setup import message, set_up, shared_arrays
 from fedmpi.build.worker import worker_parts
 from fedmpi.client.worker import Worker
-from fedmpi.plugins.spec import make
+from fedmpi.plugins.spec import make, split
 from fedmpi.server import loop
 from fedmpi.server.run_state import initial_state
 from fedmpi.transport.local import Local
@@ -28,15 +27,22 @@ SMALL = {
     "pruner": "dense",
     "contribution": "size",
 }
+# A network with places for adapters, and parts that want some.
+TRANSFORMER = {"model": "vit:depth=1,width=16,heads=2", "lr": 0.01}
+OF_ADAPTERS = ("flora", "ranks")
 CPU = torch.device("cpu")
 
 
 def small(**options):
     """The ``Setup`` of a one-process federation, small unless ``options`` say otherwise.
 
-    The server has samples and a network of its own if the strategy works with them.
+    The server has samples and a network of its own if the strategy works with them, and the model
+    adapters if a part is of adapters alone.
     """
     complete = DEFAULTS | SMALL | options
+    names = {split(complete[kind])[0] for kind in ("strategy", "pruner") if complete[kind]}
+    if names & set(OF_ADAPTERS) and "adapters" not in options:
+        complete |= TRANSFORMER | {"adapters": "lora:rank=8"} | options
     strategy = make(catalog.STRATEGIES, complete["strategy"])
     if strategy.server_data and complete["server_data"] == "0":
         # Without samples, the strategy would be refused.
@@ -67,7 +73,7 @@ def assembled(*, of_server=None, of_worker=None, around=None, **options):
     # The real transport of one process, not a stand-in.
     transport = Local(worker)
     run = setup.run._replace(transport=transport)
-    arrays = shared_arrays(setup.data)
+    arrays = shared_arrays(setup)
     transport.share({"kind": "data"}, arrays)
     state = initial_state(run, setup.network.first)
     first_message = message(setup, state)

@@ -1,5 +1,6 @@
 """Laws of local training: optimisers, schedules, augmentations, models and tasks."""
 
+import copy
 import math
 from functools import partial
 
@@ -150,6 +151,39 @@ def model(spec):
         if parameter.requires_grad:
             reached = parameter.grad is not None
             hold(reached, f"no gradient reaches {name}")
+
+
+def adapters(spec):
+    """The same generator attaches the same adapters, to the network as it was.
+
+    Its tensors keep their names, its outputs their values, and a gradient reaches what is trained.
+    """
+    part = make(catalog.ADAPTERS, spec)
+    torch.manual_seed(0)
+    network = make(catalog.MODELS, "vit:depth=1,width=16,heads=2", (1, 8, 8), 3)
+    inputs = torch.rand(2, 1, 8, 8)
+    before = network(inputs)
+    names = set(network.state_dict())
+    if part.attach is None:
+        return
+
+    def attached():
+        gen = torch.Generator().manual_seed(1)
+        return part.attach(copy.deepcopy(network), gen, False)
+
+    adapted, again = twice(attached)
+    others = again.parameters()
+    for one, other in zip(adapted.parameters(), others, strict=True):
+        hold_equal(one, other, "the same generator drew other adapters")
+    lost = names - set(adapted.state_dict())
+    hold(not lost, f"tensors lost their names: {lost}")
+    outputs = adapted(inputs)
+    near(outputs, before, "adapters that are not yet trained change the outputs")
+    outputs.sum().backward()
+    trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    hold(bool(trained), "nothing is trained")
+    for parameter in trained:
+        hold(parameter.grad is not None, "no gradient reaches a trained parameter")
 
 
 def takes_tokens(spec):

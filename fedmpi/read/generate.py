@@ -37,7 +37,9 @@ def writer(model, place):
         raise UserError(f"{place} is a run of --task {task}, whose model makes no text; name a run "
                         "of --task lm")
     [window] = inputs["shape"]
-    network = network_of(options)(inputs["shape"], inputs["outputs"])
+    # The model's state has adapters merged.
+    factory = network_of(options | {"adapters": "none"})
+    network = factory(inputs["shape"], inputs["outputs"])
     network.load_state_dict(model.state)
     network.eval()
 

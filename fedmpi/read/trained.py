@@ -20,12 +20,15 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
+from fedmpi.build import tensor_file
 from fedmpi.build.parts import network_of
+from fedmpi.build.start import start
 from fedmpi.compute.several import laid_out
+from fedmpi.core.adapters import merged_state
 from fedmpi.core.errors import CheckpointError, DiskError, UserError
 from fedmpi.core.flops import costs
-from fedmpi.core.layout import bind
-from fedmpi.core.tensors import fixed
+from fedmpi.core.layout import Layout, bind
+from fedmpi.core.tensors import fixed, frozen
 from fedmpi.methods.datasets.dataset import inputs_record
 from fedmpi.plugins.spec import make
 from fedmpi.read.headline import headline
@@ -34,8 +37,6 @@ from fedmpi.store import checkpoint_folder, load_checkpoint, read_run
 
 # A network file system may show the newest rounds late.
 PATIENCE_S = 2.0
-# Entries of ``about`` that are plain texts in the file; all others are JSON.
-PLAIN_TEXTS = ("form", "model", "run_id", "headline")
 # A dense file stores float32 and a bool for each weight.
 DENSE_BYTES = 4 + 1
 
@@ -69,8 +70,26 @@ def trained(path, round=None, warn=lambda line: None):
     """The ``TrainedModel`` after ``round`` of the run file ``path``.
 
     The default is the round of the newest checkpoint. The weights are, to the bit, the ones
-    evaluated by the run. ``about`` has the recorded headline and loss, None without a record."""
+    evaluated by the run. ``about`` has the recorded headline and loss, None without a record.
+    Adapters are merged into the weights beside them: by rounding, the outputs differ."""
     run = read_run(path, {"rounds"}, PATIENCE_S)
+    at_end = restored(path, run, round, warn)
+    if at_end.layout.adapters:
+        return _with_adapters_merged(run, at_end)
+    return _model(run, at_end)
+
+
+class Restored(NamedTuple):
+    """The network of a run at a round's end."""
+
+    network: torch.nn.Module
+    layout: Layout
+    mask: torch.Tensor            # (Q,) bool
+    done: int                     # rounds
+
+
+def restored(path, run, round, warn):
+    """The ``Restored`` network of a run, with the values of its checkpoint."""
     state, done = _checkpoint(path, run, round, warn)
     options = run.attrs["options"]
     network, layout, x = _bound_network(run.attrs)
@@ -81,12 +100,40 @@ def trained(path, round=None, warn=lambda line: None):
     mask = mask_counted(pruner, layout, state)
     # x is the memory of the network's parameters: this fills them in.
     x.copy_(model_on(state["x"], layout.compact(mask), layout))
+    return Restored(network, layout, mask, done)
+
+
+def _model(run, at_end):
+    """The ``TrainedModel`` of a network without adapters."""
+    network, layout, mask, done = at_end
     masks = {}
     for slot in layout.weights:
         of_slot = mask[slot.span].view(slot.shape)
         masks[slot.name] = of_slot.clone()
     tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    uses = dict(zip(masks, _uses(run.attrs, network, layout)))
+    flops_other = sum(run.attrs.get("flops_other", {}).values())
+    return _described(run, done, tensors, masks, uses, flops_other, network)
+
+
+def _with_adapters_merged(run, at_end):
+    """The ``TrainedModel`` of the plain network, the product of each adapter added to its weight."""
+    tensors = merged_state(at_end.network)
+    network, layout, _ = _bound_network(run.attrs, with_adapters=False)
+    masks = {slot.name: torch.ones(slot.shape, dtype=torch.bool) for slot in layout.weights}
+    inputs = _inputs(run.attrs)
+    dtype = getattr(torch, inputs["dtype"])
+    sample = torch.zeros(1, *inputs["shape"], dtype=dtype)
+    price = costs(network, layout, sample)
+    uses = dict(zip(masks, price.macs_per_weight))
+    flops_other = price.dense + price.frozen
+    return _described(run, at_end.done, tensors, masks, uses, flops_other, network)
+
+
+def _described(run, done, tensors, masks, uses, flops_other, network):
+    """The ``TrainedModel`` of these tensors, and all about it."""
     result = TrainedModel(tensors, masks, {})
+    options = run.attrs["options"]
     about = {
         **_quality(run, done),
         "model": options["model"],
@@ -95,9 +142,9 @@ def trained(path, round=None, warn=lambda line: None):
         "run_id": run.attrs["run_id"],
         "inputs": _inputs(run.attrs),
         "options": options,
-        "uses": dict(zip(masks, _uses(run.attrs, network, layout))),
+        "uses": uses,
         "tied": _tied(network),
-        "flops_other": sum(run.attrs.get("flops_other", {}).values()),
+        "flops_other": flops_other,
         "headline": headline(run).name,
     }
     return result._replace(about=about)
@@ -115,14 +162,20 @@ def _checkpoint(path, run, round, warn):
         ) from error
 
 
-def _bound_network(attrs):
-    """The run's network as its factory makes it, its layout, and the vector of its parameters."""
+def _bound_network(attrs, with_adapters=True):
+    """The run's network as it began, its layout, and the vector of its parameters."""
+    options = attrs["options"]
+    if not with_adapters:
+        options = options | {"adapters": "none"}
     inputs = _inputs(attrs)
     # Early run files know classification only: an output a class.
     outputs = inputs.get("outputs", inputs["classes"])
-    factory = network_of(attrs["options"])
+    factory = network_of(options)
     shape = inputs["shape"]
     network = factory(shape, outputs)
+    # The vector has all values but the frozen ones.
+    if options.get("init_from") and frozen(network):
+        start(network, options)
     # Runs from before statistics were recorded have all floating-point buffers in the vector.
     floating = [name for name, buffer in network.named_buffers() if buffer.is_floating_point()]
     statistics = attrs.get("statistics", floating)
@@ -231,7 +284,7 @@ def write(model, path, sparse=False):
         texts = {"format": "pt"} | metadata
         save_file(tensors, path, texts)
     except SafetensorError as error:
-        raise DiskError(f"cannot write {path}: {_one_line(error)}") from error
+        raise DiskError(f"cannot write {path}: {tensor_file.one_line(error)}") from error
 
 
 def _dense_tensors(model):
@@ -257,60 +310,13 @@ def _text(value):
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _one_line(error):
-    return " ".join(str(error).split())
-
-
 def load(path):
     """The ``TrainedModel`` in a file that ``write`` wrote; UserError in one line for any other
     file."""
-    tensors, metadata = _read_safetensors(os.fspath(path))
-    if "shapes" not in metadata:
+    tensors, metadata = tensor_file.read(os.fspath(path))
+    if not tensor_file.is_own(metadata):
         raise UserError(f"{path}: safetensors, but no model of fedmpi export-model")
-    about = {name: _value(name, text) for name, text in metadata.items() if name != "format"}
-    form = about.pop("form")
-    masks = {}
-    shapes = about.pop("shapes")
-    for name, shape in shapes.items():
-        stored = tensors.pop(f"{name}.mask")
-        masks[name] = _mask(stored, shape)
-    # The values of pruned weights are not stored: zeros take their places.
-    if form == "sparse":
-        for name, mask in masks.items():
-            values = tensors.pop(f"{name}.values")
-            weights = torch.zeros(mask.shape)
-            tensors[name] = weights.masked_scatter_(mask, values)
-    return TrainedModel(tensors, masks, about)
-
-
-def _read_safetensors(path):
-    """``({name: tensor}, {name: text})``; UserError in one line if there is no such file."""
-    from safetensors import SafetensorError, safe_open
-    if not os.path.isfile(path):
-        raise UserError(f"{path}: there is no such file")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a safetensors file ({_one_line(error)})") from error
-    return tensors, metadata
-
-
-def _value(name, text):
-    return text if name in PLAIN_TEXTS else json.loads(text)
-
-
-def _mask(stored, shape):
-    """The bool mask, as a dense file stores it; a sparse one stores a bit a weight."""
-    if stored.dtype == torch.bool:
-        return stored
-    size = int(np.prod(shape))
-    packed = stored.numpy()
-    bits = np.unpackbits(packed, count=size)
-    flags = bits.astype(bool)
-    return torch.from_numpy(flags).view(shape)
+    return TrainedModel(*tensor_file.unpacked(tensors, metadata))
 
 
 # ---------------------------------------------------------------- layer by layer

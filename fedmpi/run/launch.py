@@ -14,7 +14,7 @@ from functools import partial
 from fedmpi import __version__
 from fedmpi.core import paths
 from fedmpi.core import stop as stopping
-from fedmpi.core.allocator import keep_freed_memory, take_huge_pages
+from fedmpi.core.allocator import keep_freed_memory
 from fedmpi.core.errors import (BrokenOff, CheckpointError, FedError, LostRank, Stopped, UserError,
                                 WorkerError)
 from fedmpi.plugins.shadow import in_the_way
@@ -48,7 +48,6 @@ def on_ranks(play, make_worker, say, limits=Limits(), last_words=NoLastWords(),
     # One thread a rank, set before torch starts its pool.
     os.environ["OMP_NUM_THREADS"] = "1"
     keep_freed_memory()
-    take_huge_pages()
     check()
     rank, size = rank_and_size()
     if size != 1:

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from fedmpi.build import footprint, groups
-from fedmpi.build.federation import cut, samples_text, shared_arrays, without_pixels
+from fedmpi.build.federation import cut, samples_text, without_pixels
 from fedmpi.build.needs import gpu_needs, host_fits, host_need
 from fedmpi.build.population import dealt
 from fedmpi.build.server import min_samples_seen
-from fedmpi.build.setup import message
+from fedmpi.build.setup import message, shared_arrays
 from fedmpi.core.words import plural
 from fedmpi.core.layout import described
 from fedmpi.core.parts import Sampler
@@ -152,7 +152,8 @@ def _play(setup, clients, few_samples):
     run = run._replace(transport=Local(worker(setup.parts)))
     store = _memory_store(data, run)
     state = initial_state(run, setup.network.first)
-    run.transport.share({"kind": "data", "goes_on": ""}, shared_arrays(data))
+    arrays = shared_arrays(setup._replace(data=data))
+    run.transport.share({"kind": "data", "goes_on": ""}, arrays)
     sent = setup._replace(data=without_pixels(data), run=run)
     run.transport.publish(*message(sent, state))
     loop.simulate(run, state, store, 1, 2)

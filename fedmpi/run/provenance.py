@@ -41,6 +41,7 @@ def attrs(setup, transport):
         "prunable": layout.num_weights,
         "frozen": layout.num_frozen,
         "fixed_digest": run.fixed.digest,
+        "init_digest": setup.network.init_digest,
         "layers": [[slot.name, list(slot.shape), macs] for slot, macs in weights],
         "flops_other": {"dense": run.costs.dense, "frozen": run.costs.frozen},
         "statistics": [slot.name for slot in layout.buffers],

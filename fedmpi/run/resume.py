@@ -9,7 +9,7 @@ from fedmpi.core.words import plural
 AUTO = (("device", "auto"), ("server_device", "auto"), ("together", 0), ("client_test_every", 0),
         ("kernel", "auto"))
 # Options that may change: all but the number of rounds keep the result, given equal data.
-FREE = {"data_dir", "out", "save_every", "keep", "until", "dataset"}
+FREE = {"data_dir", "out", "save_every", "keep", "until", "dataset", "init_from"}
 CHANGEABLE = FREE | {"rounds"}
 
 
@@ -152,6 +152,9 @@ def _check_same(store, attrs, setup):
     if attrs["devices_digest"] != run.devices.digest:
         raise UserError(f"{path} was trained with another trace of devices than the file that "
                         "--devices names now")
+    if attrs.get("init_digest", "") != setup.network.init_digest:
+        raise UserError(f"{path} began from another file than {setup.options['init_from']} is now; "
+                        "say by --init-from where the same one lies")
     if attrs["layout_digest"] != run.layout.digest:
         raise UserError(f"{path} holds a model of other shapes; was the model's code changed?")
     if attrs.get("fixed_digest", run.fixed.digest) != run.fixed.digest:

@@ -135,6 +135,8 @@ def _serve(options, resume, say, connect, last_words, see, overwrite):
     setup = _connected(setup, transport, path, say)
     # Workers build while the file is made.
     transport.publish(*message(setup, state))
+    # The state has its own first values: 4 bytes a weight.
+    setup = setup._replace(network=setup.network._replace(first=None))
     if store is None:
         store = _created(setup, overwrite)
         last_words.run(path, True)
@@ -153,13 +155,12 @@ def _divide(options, transport):
 
 def _connected(setup, transport, path, say):
     """The ``Setup`` with its transport, after every node has the data."""
-    from fedmpi.build.federation import shared_arrays, without_pixels
+    from fedmpi.build.federation import without_pixels
+    from fedmpi.build.setup import shared_arrays
     data = {"kind": "data", "goes_on": _goes_on(path)}
-    transport.share(data, shared_arrays(setup.data))
+    transport.share(data, shared_arrays(setup))
     return setup._replace(
         data=without_pixels(setup.data),
-        # The state has its own: 4 bytes a weight.
-        network=setup.network._replace(first=None),
         run=setup.run._replace(transport=transport, tell=say))
 
 

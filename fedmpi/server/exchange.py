@@ -56,8 +56,12 @@ def announce(run, state, t, clients):
         asks_of = _masked_asks
     else:
         return _announce_one_model(run, state, t, clients, header)
-    # The header alone begins the round.
-    published = run.transport.publish(header, {})
+    meta, arrays = header, {}
+    if run.strategy.absorb is not None:
+        # Every worker repeats a change of the base, also one without a client in this round.
+        meta, arrays = _with_sent(run, state, header, {}, run.codec.down, run.layout.dense_positions)
+    # The rest of the models goes with the clients' jobs.
+    published = run.transport.publish(meta, arrays)
     return published, asks_of(run, state, t, clients)
 
 
@@ -82,11 +86,18 @@ def _masked_asks(run, state, t, clients):
         key = id(mask)
         if key not in messages:
             number = len(messages)
-            messages[key] = model_message(run, state, t, mask, number=number)
+            messages[key] = _masked_message(run, state, t, mask, number)
         meta, arrays = messages[key]
         order = ask(run, state, client, t, mask, meta, arrays)
         asks.append(order)
     return asks
+
+
+def _masked_message(run, state, t, mask, number):
+    """``(meta, arrays)``: a client's model, and the strategy's message unless it was published."""
+    if run.strategy.absorb is not None:
+        run = run._replace(strategy=run.strategy._replace(send=None))
+    return model_message(run, state, t, mask, number=number)
 
 
 def asks_by_kind(run, state, t, clients):

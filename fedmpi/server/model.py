@@ -8,12 +8,13 @@ from fedmpi.core.support import copied
 def model_on(x, support, layout):
     """(P,): ``x (P,)`` on the ``support (K,)``, zero elsewhere.
 
-    Personal tensors stay as the model's factory made them, on the support or not.
+    Personal tensors stay as the model's factory made them, on the support or not, and the base as
+    it is in ``x``.
     """
     whole = copied(x, support, torch.zeros_like(x))
-    if layout.personal:
-        personal = layout.personal_positions
-        whole[personal] = x[personal]
+    if layout.personal or layout.base:
+        unsent = layout.unsent_positions
+        whole[unsent] = x[unsent]
     return whole
 
 

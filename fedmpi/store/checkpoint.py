@@ -106,12 +106,11 @@ def _written_at_once(manifest, data_sets, data):
 
 def _whole(data_set):
     """The content of a small data set as one array."""
+    pieces = list(data_set.pieces())
+    if len(pieces) == 1:
+        return pieces[0].reshape(data_set.shape)
     content = np.empty(data_set.shape, data_set.dtype)
-    flat = content.reshape(-1)
-    start = 0
-    for piece in data_set.pieces():
-        flat[start: start + len(piece)] = piece
-        start += len(piece)
+    np.concatenate([content.reshape(-1)[:0], *pieces], out=content.reshape(-1))
     return content
 
 

@@ -56,6 +56,7 @@ ATTRIBUTES = {
     "weights": "trained parameters", "prunable": "those that can be pruned",
     "frozen": "parameters that are not trained",
     "fixed_digest": "of frozen parameters and constants, empty where the model has neither",
+    "init_digest": "of the file of --init-from, empty without one",
     "flops_other": "FLOPs of one sample's forward pass that no mask thins out: dense (with dense parameters, and of "
                    "activations with each other) and frozen",
     "statistics": "the buffers that training moves, which are averaged",

@@ -33,7 +33,8 @@ def message(home, mask, x, t):
     return {"t": t, "mask": code, "support": digest(support)}, arrays
 
 
-def test_a_dense_model_stays_in_its_message():
+def test_a_dense_model_stays_in_its_message(monkeypatch):
+    monkeypatch.setattr(module, "LARGE", 0)
     home = home_of(16)
     x = torch.arange(80.0)
     meta, arrays = message(home, home.layout.full_mask(), x, 1)

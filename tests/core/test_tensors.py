@@ -11,7 +11,7 @@ from torch import nn
 
 from fedmpi.core.errors import UserError
 from fedmpi.core.layout import bind
-from fedmpi.core.tensors import fixed, frozen, moving_buffers, normalises_batches, set_frozen
+from fedmpi.core.tensors import fixed, frozen, frozen_arrays, moving_buffers, normalises_batches, set_frozen
 
 
 def names(slots):
@@ -144,8 +144,7 @@ def test_frozen_values_of_any_dtype_are_taken_over_to_the_bit():
         return nn.ModuleList([base, nn.Linear(2, 2)])
 
     first, second = half(0), half(1)
-    layout = bind(first)[0]
-    set_frozen(second, fixed(first, layout).frozen)
+    set_frozen(second, frozen_arrays(first))
     assert torch.equal(first[0].weight, second[0].weight) and torch.equal(first[0].bias, second[0].bias)
 
 

@@ -26,8 +26,8 @@ P = 64 * WIDTH + DEPTH * WIDTH * WIDTH + 10 * WIDTH + 16
 TRAIN = ("train", "--dataset", "synthetic:samples=40,size=8", "--clients", 4, "--partition", "iid", "--batch-size", 4,
          "--local-steps", 1, "--rounds", 2, "--optimiser", "adamw", "--lr", 0.001, "--pruner", "dense",
          "--validation", 0, "--device", "cpu", "--strategy", "diloco:inner=reset")
-# The most bytes a weight: a worker's own, and shared by the workers of a node. The latter are the received model, 4, the
-# sums of updates, 8, and a message on its way, 4.
+# The most bytes a weight: a worker's own, and shared by the workers of a node. The latter are the received model, 4,
+# the sums of updates, 8, and a message on its way, 4.
 OWN, SHARED = 17, 16
 # What allocators round up, and pages that the constant part does not touch in each run.
 SLACK = 24 << 20
@@ -42,7 +42,8 @@ def children(root):
             if parent not in family:
                 continue
             family.add(pid)
-            rank = re.search(rb"\0(?:PMI|OMPI_COMM_WORLD)_RANK=(\d+)", pathlib.Path(f"/proc/{pid}/environ").read_bytes())
+            variables = pathlib.Path(f"/proc/{pid}/environ").read_bytes()
+            rank = re.search(rb"\0(?:PMI|OMPI_COMM_WORLD)_RANK=(\d+)", variables)
         except OSError:                        # it has just ended
             continue
         if rank and parent not in ranks.values():

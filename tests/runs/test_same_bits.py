@@ -57,6 +57,10 @@ METHODS = {
                   "static:sparsity=0.5", "--lr", 0.01),
     "senders": ("--strategy", "diloco:outer=heavy,server_lr=0.3,inner=reset", "--optimiser", "adamw", "--codec",
                 "topk:share=0.1,chunk=100,average=senders", "--pruner", "feddst:every=2", "--lr", 0.01),
+    "flora": ("--strategy", "flora", "--model", "vit:depth=1,width=16,heads=2", "--adapters", "lora:rank=4,also=head",
+              "--pruner", "ranks:of=4/2/1", "--contribution", "loo", "--cohort", 6, "--client-test", 0.2, "--lr", 0.01),
+    "adapters": ("--strategy", "diloco", "--model", "vit:depth=1,width=16,heads=2", "--adapters",
+                 "lora:rank=4,on=all,also=norms", "--codec", "topk:share=0.2,chunk=64", "--cohort", 6, "--lr", 0.01),
     "fednova": ("--strategy", "fednova", "--partition", "quantity", "--contribution", "loo", "--clip-norm", 1.0),
     "flying": ("--together", 3, "--timing", "fedbuff:buffer=3,concurrency=5", "--devices", "drawn",
                "--pruner", "set", "--client-test", 0.2, "--client-test-every", 2),
@@ -115,7 +119,7 @@ def alone(tmp_path_factory, fedmpi):
 
 WHOLE = [(2, "thesis"), (3, "feddst"), (3, "prunefl"), (3, "norms"), (3, "fltrust"), (3, "feddu"), (3, "fedbuff"),
          (3, "flying"), (3, "signs"), (3, "owed"), (4, "thesis"), (4, "text"), (4, "judged"), (4, "late"), (4, "teams"),
-         (3, "diloco"), (3, "senders"), (5, "diloco"), (3, "streaming"),
+         (3, "diloco"), (3, "senders"), (5, "diloco"), (3, "streaming"), (3, "flora"), (3, "adapters"),
          (3, "scaffold"), (3, "feddyn"), (3, "fedper"), (3, "fednova"), (3, "fedpcl"), (3, "fedgkt"), (3, "kinds"),
          (5, "fedgkt"), (5, "scaffold"), (5, "feddyn"),
          (5, "fedper"), (4, "smaller")]
@@ -125,6 +129,7 @@ PARTS = [("thesis", 2, 1, 1), ("thesis", 3, 3, 1), ("thesis", 1, 1, 2), ("feddst
          ("owed", 3, 1, 1), ("scaffold", 2, 3, 1), ("feddyn", 3, 1, 3), ("fedper", 2, 1, 1), ("fedpcl", 3, 3, 1),
          ("fedgkt", 2, 3, 1), ("kinds", 3, 1, 3), ("diloco", 2, 3, 1), ("diloco", 3, 1, 3), ("senders", 2, 1, 3),
          ("streaming", 2, 1, 3), ("streaming", 1, 3, 1),
+         ("flora", 2, 3, 1), ("flora", 3, 1, 3), ("adapters", 2, 3, 1),
          ("smaller", 2, 1, 1)]
 
 

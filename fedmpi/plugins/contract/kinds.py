@@ -1,6 +1,6 @@
 """The contract of each kind of part: its factory's type, and its checks."""
 
-from fedmpi.core.parts import (Augmentation, Codec, Contribution, Dataset, Devices,
+from fedmpi.core.parts import (Adapters, Augmentation, Codec, Contribution, Dataset, Devices,
                                Fault, Features, Noise, Objective, Optimiser, Pruner, Sampler,
                                Schedule, Strategy, Timing, Weighting)
 from fedmpi.plugins.contract import codecs, data, pruners, scores, strategies, time, training
@@ -8,6 +8,7 @@ from fedmpi.plugins.contract.require import check_type
 
 # A partition is a plain function.
 TYPES = {
+    "adapters": Adapters,
     "strategy": Strategy,
     "optimiser": Optimiser,
     "schedule": Schedule,
@@ -27,6 +28,7 @@ TYPES = {
 }
 # ``fedmpi.plugins.fit`` checks models.
 KEEPERS = {
+    "adapters": training.adapters,
     "strategy": strategies.strategy,
     "optimiser": training.optimiser,
     "schedule": training.schedule,

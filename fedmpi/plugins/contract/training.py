@@ -92,6 +92,26 @@ def augment(part, option):
     return part._replace(draw=draw, apply=apply)
 
 
+# ---------------------------------------------------------------- adapters
+
+
+def adapters(part, option):
+    """The ``Adapters``, the network that it returns checked."""
+
+    def attach(network, gen, base):
+        names = set(network.state_dict())
+        adapted = part.attach(network, gen, base)
+        is_network = isinstance(adapted, torch.nn.Module)
+        require(is_network, option, "a torch.nn.Module from attach", in_words(adapted),
+                "return the network with its adapters")
+        lost = ", ".join(sorted(names - set(adapted.state_dict())))
+        require(not lost, option, "attach to leave the network's tensors their names",
+                f"a network without {lost}", "files of models name them so")
+        return adapted
+
+    return with_functions(part, {"attach": attach})
+
+
 # ---------------------------------------------------------------- tasks
 
 

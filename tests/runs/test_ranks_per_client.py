@@ -14,7 +14,8 @@ from fedmpi.store import read_run, verify
 ALL = {"FEDMPI_ALL_RANKS": "1"}
 TOKENS = ("--task", "lm", "--dataset", "markov:tokens=4000,context=16", "--model",
           "gpt:depth=1,width=16,heads=2,tied=true")
-IMAGES = ("--local-epochs", 1, "--train-samples", 200, "--model", "small-cnn:width=4", "--partition", "dirichlet:beta=0.5")
+IMAGES = ("--local-epochs", 1, "--train-samples", 200, "--model", "small-cnn:width=4", "--partition",
+          "dirichlet:beta=0.5")
 COMMON = ("--clients", 5, "--cohort", 4, "--rounds", 3, "--device", "cpu", "--noise", "none")
 # {run: (ranks a client, options)}.
 RUNS = {
