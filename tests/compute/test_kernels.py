@@ -169,11 +169,15 @@ def test_rows_of_a_layer_are_those_of_its_inputs():
     (("--kernel", "nothing=block"), "no prunable matrix nothing"),
     (("--kernel", "block"), "no mask is made of whole blocks of 8 x 8"),
     (("--kernel", "single", "--pruner", "dense"), "--pruner dense has none; take --kernel dense"),
-    (("--kernel", "single", "--ranks-per-client", 2), "the ranks of a client have products of their own"),
     (("--kernel", "single", "--precision", "bf16"), "--precision bf16 takes products of its own")])
 def test_kernels_are_refused_where_they_cannot_be(fedmpi, options, why):
     told = fedmpi(1, "train", *LM, "--pruner", "static:sparsity=0.8", *options, code=2)
     assert why in told and told.strip().count("\n") == 0
+
+
+def test_clients_on_several_ranks_keep_dense_products():
+    options = {"device": "cpu", "precision": "float32", "together": 1, "ranks_per_client": 2}
+    assert choice.unfit(options, None) == "the ranks of a client have products of their own"
 
 
 def test_auto_tells_its_choice_which_stays_on_all_ranks_and_when_it_goes_on(fedmpi, tmp_path, monkeypatch):
