@@ -37,14 +37,15 @@ def test_the_page_about_methods_says_of_each_strategy_what_is_kept_and_sent():
     for line in page.splitlines():
         cells = [cell.strip() for cell in line.split("|")]
         if len(cells) == 6:
-            rows |= {name: cells[2:4] for name in re.findall("`([a-z-]+)`", cells[1])}
-    assert catalog.STRATEGIES.keys() <= rows.keys()
-    for name in catalog.STRATEGIES:
+            rows |= {spec: cells[2:4] for spec in re.findall("`([a-z-]+(?::[a-z=0-9]+)?)`", cells[1])}
+    specs = {*catalog.STRATEGIES, "diloco:fragments=2"}
+    assert specs <= rows.keys()
+    for name in specs:
         part = make(catalog.STRATEGIES, name)
         keeps, travels = rows[name]
         resumes = getattr(part.local, "resumes", False)
         assert bool(keeps) == bool(part.keeps or part.personal or resumes), name
-        others = part.sends or part.answers or part.personal or part.steps
+        others = part.sends or part.answers or part.personal or part.steps or part.travels
         assert bool(travels) == bool(others), name
 
 
@@ -228,12 +229,12 @@ def test_every_method_file_is_in_the_catalogue():
     root = pathlib.Path(catalog.__file__).parent
     targets = {target.partition(":")[0] for table in KINDS.values() for target in table.values()}
     helpers = {f"fedmpi.methods.{name}" for name in (
-        "strategies.server_memory", "strategies.without_weights",
+        "strategies.server_memory", "strategies.without_weights", "strategies.fragments",
         "partition.deal", "noise.corrupt", "features.images", "fault.training",
         "weighting.earned", "contribution.game", "devices.fleet", "sampler.race", "timing.staleness",
         "timing.without_rounds", "schedules.progress", "pruning.pattern")}
     for folder in ("strategies", "optimisers", "schedules", "augment", "pruning", "contribution", "weighting",
-                   "partition", "noise", "features", "fault", "devices", "sampler", "timing"):
+                   "partition", "noise", "features", "fault", "devices", "sampler", "timing", "adapters"):
         modules = {f"fedmpi.methods.{folder}.{path.stem}" for path in (root / "methods" / folder).glob("*.py")
                    if path.stem != "__init__"}
         assert modules and modules - helpers <= targets
