@@ -556,7 +556,7 @@ def test_a_measurement_says_how_many_rounds_fit(fedmpi):
 
 
 def test_rounds_that_fit_follow_from_what_workers_share():
-    options = {"cohort": 0, "clients": 4, "rounds": 50, "timing": "sync"}
+    options = {"cohort": 0, "clients": 4, "rounds": 50, "timing": "sync", "ranks_per_client": 1}
     job = sbatch.Job(1, 3, 0, "", "10", None, None, None, None, None, None, "srun", "USR1@120", 1)
     told = foretell.fitting(job, options, sbatch.Measured(round_s=10.0, shared_s=8.0, rank_bytes=1e9))
     assert "about 6 s on 3 ranks" in told and "has room for 50 of 50 rounds" in told     # 2 s alone, 8 s shared by two
