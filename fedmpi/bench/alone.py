@@ -50,11 +50,19 @@ class Side:
         return _taken(lambda: np.copyto(self.target, self.source), pieces)
 
     def stepped(self, pieces):
-        """Steps of ``torch.optim.AdamW`` on pieces, with moments of their own."""
+        """Steps of ``torch.optim.AdamW`` on pieces, with moments of their own.
+
+        Each gradient lies in fresh memory, as a backward pass leaves it.
+        """
         x = torch.zeros(PIECE, requires_grad=True)
-        x.grad = torch.full((PIECE,), 0.01)
         optimiser = torch.optim.AdamW([x], fused=True)
-        return _taken(optimiser.step, pieces)
+
+        def work():
+            x.grad = None
+            x.grad = torch.full((PIECE,), 0.01)
+            optimiser.step()
+
+        return _taken(work, pieces)
 
     def spread(self, pieces):
         """The way of pieces from rank 0 to everybody, at once."""

@@ -313,7 +313,7 @@ def _alone(arm, transport, side, strategy, folder):
     return {
         # From the model into the message, to everybody, from the message into the model.
         "model out": own_copied.wall + spread_here.wall + copied.wall,
-        # From the received model into the trained one.
+        # From the received model into the trained one; the gradient, and the step.
         "step": copied.wall + stepped.wall,
         # Reads two vectors, reads and writes sums of 8 bytes: as much as three copies.
         "answer": 3 * copied.wall,

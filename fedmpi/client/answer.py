@@ -13,6 +13,7 @@ from fedmpi.client.own_values import state_after
 from fedmpi.client.sums import Sums, sums
 from fedmpi.client.train import INNER, OWN, RESIDUAL, inner_fields
 from fedmpi.core import exact_sum
+from fedmpi.core.allocator import LARGE
 from fedmpi.core.support import gathered
 from fedmpi.wire.chosen import for_update, up
 from fedmpi.wire.codecs import drawing
@@ -170,7 +171,8 @@ def _reply(parts, home, client, trained, support):
     """The ``Reply`` of a client, on the ``support (K,)`` at the end of its training."""
     task, strategy = client.task, parts.strategy
     if strategy.update:
-        update = home.stage.difference(task.x, task.base, support)
+        into = _free_vector(home)
+        update = home.stage.difference(task.x, task.base, support, into)
     else:
         update = torch.zeros(len(support), device=home.device)
     answers, kept = {}, {}
@@ -186,6 +188,18 @@ def _reply(parts, home, client, trained, support):
         personal = home.layout.personal_positions.to(home.device)
         state[OWN] = gathered(task.x, personal)
     return Reply(support, update, answers, state)
+
+
+def _free_vector(home):
+    """(P,): a vector that is free after a training, for the update of a large model, or None.
+
+    It is one of the optimiser's: fresh memory would cost more than the subtraction. The next
+    training writes to it again.
+    """
+    layout = home.layout
+    if layout.P < LARGE or layout.R < layout.P:
+        return None
+    return next(iter((home.spare or {}).values()), None)
 
 
 def _inner(parts, home, state, support):

@@ -456,7 +456,7 @@ class Worker:
             begin = time.perf_counter() - took_s
             work = partial(self._answer, job, client, result, begin)
         meta, arrays = self.tried(job, work)
-        if self.home.stage.reuses:
+        if self.home.stage.reuses or self.home.layout.P >= LARGE:
             # The next answer is written to the same buffers.
             arrays = {name: array.copy() for name, array in arrays.items()}
         return meta, arrays

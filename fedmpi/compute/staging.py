@@ -69,8 +69,9 @@ class Staging(NamedTuple):
     """The ways of kept values between host and device.
 
     ``up(values (K,), support, into=None) -> (P,)`` on the device, 0 off the support; it writes
-    into ``into (P,)``, which must be 0 off the support already. ``difference(x, base, support) ->
-    (K,)`` on the device: x - base on the support. ``down(values (K,)) -> (K,)`` on the host;
+    into ``into (P,)``, which must be 0 off the support already. ``difference(x, base, support,
+    into=None) -> (K,)`` on the device: x - base on the support, written into ``into (K,)`` if that
+    is given and K is P. ``down(values (K,)) -> (K,)`` on the host;
     ``reuses``: in memory that the next call overwrites.
     """
 
@@ -114,9 +115,9 @@ def _staged(P, device):
         support = on_device(support)
         return _spread(values, support, P, into)
 
-    def difference(x, base, support):
+    def difference(x, base, support, into=None):
         support = on_device(support)
-        return _difference(x, base, support)
+        return _difference(x, base, support, into)
 
     def down(values):
         return buffer[: len(values)].copy_(values)
@@ -131,8 +132,10 @@ def _on_device(device, last, support):
     return last[1]
 
 
-def _difference(x, base, support):
-    """(K,): x - base on the support."""
+def _difference(x, base, support, into=None):
+    """(K,): x - base on the support, written into ``into (K,)`` if possible."""
+    if into is not None and len(support) == len(x):
+        return torch.sub(x, base, out=into)
     # Two gathers cost a third of subtracting all.
     return gathered(x, support) - gathered(base, support)
 
