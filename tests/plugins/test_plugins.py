@@ -678,11 +678,9 @@ def half(own, fedmpi):
 
 def test_the_run_file_has_every_option_of_every_part(half, fedmpi):
     parts = read_run("a.h5").attrs["parts"]
-    assert [part["kind"] for part in parts] == ["dataset", "partition", "noise", "features", "model", "task",
-                                                "strategy",
-                                                "optimiser", "schedule", "pruner", "contribution", "weighting", "codec",
-                                                "devices", "sampler",
-                                                "timing"]
+    assert [part["kind"] for part in parts] == [
+        "dataset", "partition", "noise", "features", "model", "adapters", "task", "strategy", "optimiser", "schedule",
+        "pruner", "contribution", "weighting", "codec", "devices", "sampler", "timing"]
     found = {part["kind"]: part for part in parts}
     assert found["pruner"]["options"] == {"share": 0.5} and found["pruner"]["files"] == ["my_half.py"]
     assert found["strategy"]["options"] == {} and found["optimiser"]["options"]["momentum"] == 0.9

@@ -43,7 +43,7 @@ from fedmpi.core.effect import needs
 from fedmpi.core.parts import Descent, Strategy
 from fedmpi.core.reduce import mean
 from fedmpi.methods.strategies.fragments import (MOST, arrival, fragment_of, most_fragments,
-                                                 numbers, schedule)
+                                                 never_merged, numbers, schedule)
 from fedmpi.methods.strategies.server_memory import stepped
 
 # The numbers of the fragments, in the server's state.
@@ -108,9 +108,7 @@ def diloco(outer: Literal["sgd", "heavy", "nesterov", "adam"] = "nesterov", serv
             yield from _does_not_stream(facts, fragments, delay)
 
     def notes(facts):
-        if facts.rounds < fragments:
-            yield (f"{facts.rounds} rounds merge as many of the {fragments} fragments: the others "
-                   "stay as they were at first")
+        yield from never_merged(facts, fragments)
         keeps_nothing = inner == "keep" and not facts.optimiser_state
         if "inner" in facts.user_options and keeps_nothing:
             yield f"inner=keep has no effect: {facts.named['optimiser']} has no state to keep"

@@ -111,6 +111,13 @@ def _size(slots):
     return sum(slot.size for slot in slots)
 
 
+def never_merged(facts, fragments):
+    """Yield a note if there are fewer rounds than fragments."""
+    if facts.rounds < fragments:
+        yield (f"{facts.rounds} rounds merge as many of the {fragments} fragments: the others stay "
+               "as they were at first")
+
+
 def arrival(mixing):
     """``arrive(task)``: the received part becomes the client's own, see ``Descent.arrives``."""
 
