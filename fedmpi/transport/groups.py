@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedmpi.compute.divided import Group
 from fedmpi.core.errors import UserError
 from fedmpi.transport import messages
 from fedmpi.transport.place import gpu_of
@@ -26,7 +25,8 @@ class Circle(NamedTuple):
 
     # The group's ranks, the leader first.
     comm: Any
-    group: Group
+    # A ``fedmpi.compute.divided.Group``.
+    group: Any
 
 
 def grouped(places, size):
@@ -74,6 +74,8 @@ def leading(groups, active, size):
 
 def joined(comm, ranks, backend):
     """The ``Circle`` of this rank among the ``ranks`` of its group; all of them call this."""
+    # Ranks have a transport long before torch.
+    from fedmpi.compute.divided import Group
     own = comm.Create_group(comm.group.Incl(ranks))
     group = Group(own.rank, own.size, _process_group(own, backend))
     return Circle(own, group)

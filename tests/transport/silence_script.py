@@ -69,18 +69,20 @@ def damage(name, rank, position):
     """From now on what ``messages.NAME`` on that rank sends has one other bit, if it is long enough."""
     before = getattr(messages, name)
 
-    def damaging(comm, buffer, *arguments, **named):
+    def damaging(comm, message, *arguments, **named):
+        # One buffer, or a message in pieces.
+        buffer = message[0] if isinstance(message, list) else message
         if RANK == rank and len(buffer) > abs(position):
             buffer[position] ^= 4
-        return before(comm, buffer, *arguments, **named)
+        return before(comm, message, *arguments, **named)
 
     setattr(messages, name, damaging)
 
 
 if CASE == "a job":
-    damage("post", 0, 40)
+    damage("post_pieces", 0, 40)
 elif CASE == "a reply":
-    damage("send", 1, -4000)
+    damage("send_pieces", 1, -4000)
 elif CASE == "a model":
     damage("broadcast", 0, -700_000)
 elif CASE == "the data":
