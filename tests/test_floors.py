@@ -122,6 +122,7 @@ def test_the_package_alone_imports_nothing():
     ("fedmpi", "torch numpy mpi4py h5py click pandas"),
     ("fedmpi.cli", "torch mpi4py h5py numpy matplotlib pandas"),
     ("fedmpi.client.worker, fedmpi.build.worker", "h5py torchvision sklearn mpi4py click matplotlib pandas"),
+    ("fedmpi.transport.mpi, fedmpi.transport.serve, fedmpi.run.launch", "torch numba h5py click pandas"),
     ("fedmpi.build.setup, fedmpi.transport.local", "torchvision sklearn mpi4py click matplotlib")])
 def test_what_an_import_does_not_import(start, absent):
     code = f"import sys, {start}; print(*sorted(set({absent.split()}) & set(sys.modules)))"

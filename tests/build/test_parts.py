@@ -17,12 +17,12 @@ OPTIONS = DEFAULTS | contracts.SMALL | {
     "optimiser": "sgd", "augment": ["flip"], "pruner": "rigl:every=2", "contribution": "cosine",
     "observe": ["loo", "loo:of=accuracy"], "validation": 0.2,
     "weighting": "relu", "fault": ["scaled:share=0.4", "label-flip:share=0.4"], "features": "gaussian", "rounds": 2}
-NOT_GIVEN = ("out", "server_model", "silence", "task_limit")
+NOT_GIVEN = ("out", "server_model", "init_from", "silence", "task_limit")
 ARGUMENTS = [word for name, value in OPTIONS.items() for each in (value if isinstance(value, list) else [value])
              if name not in NOT_GIVEN for word in (f"--{name.replace('_', '-')}", str(each))]
-# Noise and devices are both called none, and loo is named by two specs.
+# Noise, devices and adapters are all called none, and loo is named by two specs.
 ONCE = Counter({
-    "synthetic": 1, "iid": 1, "none": 2, "gaussian": 1, "scaled": 1, "label_flip": 1, "fedavg": 1, "sgd": 1,
+    "synthetic": 1, "iid": 1, "none": 3, "gaussian": 1, "scaled": 1, "label_flip": 1, "fedavg": 1, "sgd": 1,
     "constant": 1, "classification": 1, "flip": 1, "rigl": 1, "cosine": 1, "loo": 2, "relu": 1, "float32": 1,
     "uniform": 1, "sync": 1})
 
@@ -66,7 +66,7 @@ def test_a_plan_makes_each_part_once_and_a_model_for_rank_0_and_each_try(fedmpi,
 def test_a_worker_makes_what_it_trains_with_and_nothing_else(calls):
     made = parts.of_worker(OPTIONS)
     lacking = {name for name in made._fields if getattr(made, name) is None}
-    assert lacking == {"dataset", "partition", "noise", "weighting", "sampler", "devices", "timing"}
+    assert lacking == {"dataset", "partition", "noise", "adapters", "weighting", "sampler", "devices", "timing"}
     assert calls == Counter(fedavg=1, rigl=1, cosine=1, loo=2, float32=1, gaussian=1, scaled=1, label_flip=1, sgd=1,
                             constant=1, classification=1, flip=1)
 
@@ -85,7 +85,7 @@ def test_what_nobody_named_is_decided_and_what_is_named_stays():
 
 def facts_of(option, **options):
     """The ``Facts`` that the part of an option is asked with, in a small run."""
-    options, made, data, network, _ = contracts.small(**options)
+    options, made, data, network, *_ = contracts.small(**options)
     found = {said.partition(" ")[0]: facts for said, _, facts in parts_with_facts(options, made, data, network.layout)}
     return found[f"--{option}"]
 
@@ -132,7 +132,7 @@ def test_each_part_is_told_what_is_its_own():
 
 
 def test_every_part_of_the_catalogue_that_has_rules_is_asked():
-    options, made, data, network, _ = contracts.small(fault=["scaled"], observe=["size"], augment=["flip"])
+    options, made, data, network, *_ = contracts.small(fault=["scaled"], observe=["size"], augment=["flip"])
     lines = [said for said, _, _ in parts_with_facts(options, made, data, network.layout)]
     ruled = {kind for kind in KINDS if kind not in ("dataset", "partition", "model", "task")}
     assert {said.split(" ")[0].removeprefix("--") for said in lines} == ruled | {"observe"}

@@ -19,7 +19,7 @@ def offered(line, shell="bash"):
 
 
 @pytest.mark.parametrize("line, expected", [
-    ("fedmpi tr", ["train"]), ("fedmpi list pruner r", ["rigl", "residual"]), ("fedmpi list pru", ["pruner"]),
+    ("fedmpi tr", ["train"]), ("fedmpi list pruner r", ["rigl", "residual", "ranks"]), ("fedmpi list pru", ["pruner"]),
     ("fedmpi train --pruner rig", ["rigl"]), ("fedmpi train --pruner rigl", ["rigl", "rigl:"]),
     ("fedmpi train --pruner dense", ["dense"]), ("fedmpi train --pruner rigl:e", ["every=", "end="]),
     ("fedmpi train --pruner=rigl:every=3,sp", ["3,sparsity="]), ("fedmpi train --pruner rigl:every=", ["6"]),
