@@ -40,10 +40,6 @@ def check(setup):
         for line in part.refuses(facts):
             raise UserError(f"{option}: {line}")
     _check_adapters(options, network.layout)
-    if options["init_from"] and parts.strategy.travels is not None:
-        raise UserError(f"--init-from {options['init_from']}: with --strategy {options['strategy']} "
-                        "clients begin with the first model that the seed makes, and not with the "
-                        "file's; take fragments=1 and delay=0")
     if parts.strategy.fits is not None:
         _check_strategy_fits(options, parts.strategy, data, network)
     _check_accumulate(options, network)

@@ -7,7 +7,7 @@ from fedmpi.core.parts import Adapters
 
 
 def NAME(last: int = 1):
-    """Biases, and the weights of the ``last`` matrices.
+    """Biases, and the weights of the ``last`` matrices that masks may prune.
 
     Paper: Ben Zaken et al. 2022, "BitFit", arXiv 2106.10199.
     Example: fedmpi train --adapters NAME:NAME:last=2
@@ -18,7 +18,7 @@ def NAME(last: int = 1):
     def attach(network, gen, base):
         # ``gen`` is a torch generator for new matrices, of which there are none here.
         named = list(network.named_parameters())
-        matrices = [parameter for _, parameter in named if parameter.dim() > 1]
+        matrices = [parameter for _, parameter in named if may_be_pruned(parameter)]
         for name, parameter in named:
             parameter.requires_grad_(name.endswith("bias"))
         for parameter in matrices[-last:]:
@@ -26,3 +26,8 @@ def NAME(last: int = 1):
         return network
 
     return Adapters(attach)
+
+
+def may_be_pruned(parameter):
+    """Whether a parameter is a matrix, and no model has said that it stays dense."""
+    return parameter.dim() > 1 and getattr(parameter, "prunable", True)
