@@ -197,9 +197,13 @@ def _free_vector(home):
     training writes to it again.
     """
     layout = home.layout
-    if layout.P < LARGE or layout.R < layout.P:
+    is_small = layout.P < LARGE
+    # The optimiser has no values of buffers, which lie behind R.
+    has_buffers = layout.R < layout.P
+    if is_small or has_buffers or not home.spare:
         return None
-    return next(iter((home.spare or {}).values()), None)
+    vectors = home.spare.values()
+    return next(iter(vectors))
 
 
 def _inner(parts, home, state, support):

@@ -337,13 +337,7 @@ class Worker:
         """Train client ``job["client"]`` and return its answer."""
         begin = time.perf_counter()
         client = self.prepare(job, arrays)
-        done = trained(
-            parts=self.parts,
-            samples=self.samples,
-            task=client.task,
-            client=job["client"],
-            previous=self.previous,
-            group=self.group)
+        done = self._trained(job, client)
         if client.home.layout.P >= LARGE:
             # The update takes the place of the gradients, which small layers leave in holes.
             give_back()
@@ -358,7 +352,11 @@ class Worker:
         client = self.prepare(job, arrays)
         # Dropout draws otherwise for the samples of another member.
         seed(self.home.device, torch.initial_seed() + self.group.member)
-        trained(
+        self._trained(job, client)
+
+    def _trained(self, job, client):
+        """The ``Trained`` of a prepared ``client``, by all ranks of the group if there is one."""
+        return trained(
             parts=self.parts,
             samples=self.samples,
             task=client.task,
