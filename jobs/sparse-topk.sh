@@ -12,7 +12,7 @@ play() {
         --model gpt:depth=2,width=64,heads=2 --partition iid --clients 4 --validation 0 --rounds 80 --local-steps 5 --batch-size 16 \
         --optimiser adamw:beta2=0.95,weight_decay=0.1 --lr 0.01 --schedule cosine:final=0.1,warmup=20,over=run \
         --strategy diloco:outer=sgd,server_lr=1 --contribution uniform --weighting uniform --evaluate-every 80 --save-every 80 \
-        --pruner "$2" --codec "$3" --seed "$seed" --out "$OUT/$1-$seed.h5" > "$OUT/$1-$seed.log"
+        --pruner "$2" --codec "$3" --seed "$seed" --out "$OUT/$1-$seed.h5" > "$OUT/$1-$seed.log" 2>&1
     echo "$1 seed $seed: $(grep -a '^nats' "$OUT/$1-$seed.log" | head -1)"
 }
 for seed in ${SEEDS:-0 1 2}; do
